@@ -1,0 +1,333 @@
+"""The command line: text in, text out; the work is done elsewhere.
+
+numpy, torch and rawpy are imported by the commands that need them, when they
+run, so that ``info`` and ``--help`` answer at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+from .errors import DigestError, OutputError, RawcodecError, SidecarError
+from .files import NewFile, check_target, new_file
+from .stream.header import QUALITIES
+from .version import VERSION
+
+if TYPE_CHECKING:
+    from .inspection import SidecarInfo
+
+_PATH: Final = click.Path(path_type=Path)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class _Stopped(BaseException):
+    """A signal asked the program to stop; no ``except Exception`` may keep it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and leaves the process with its exit code.
+
+    0: done. 1: a file or the machine stands in the way; one line on standard
+    error says what to do. 2: wrong usage. 128 + n: stopped by signal n.
+    """
+    # Names may hold any bytes; printing them must not fail.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _stop_on_signals():
+            code = _run(arguments)
+    except _Stopped as stopped:
+        interrupted = stopped.number == signal.SIGINT
+        _complain(f"rawcodec: {'interrupted' if interrupted else 'terminated'}")
+        code = 128 + stopped.number
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs a command; returns the exit code."""
+    try:
+        # Not standalone: click would answer an interruption itself, with 1.
+        code = _cli.main(arguments, prog_name="rawcodec", standalone_mode=False)
+    except RawcodecError as error:
+        _complain(str(error))
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Turns signals that end a program into an exception, so that files are cleaned up."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        # A second one must not disturb the cleaning up.
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    candidates = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):
+        candidates.append(signal.SIGHUP)
+    before = {each: signal.getsignal(each) for each in candidates}
+    # One that is ignored (nohup, a shell's background job) stays so.
+    before = {each: old for each, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for each in before:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, old in before.items():
+            signal.signal(each, old)
+
+
+@contextmanager
+def _plainly(path: str | Path) -> Iterator[None]:
+    """Names the file at which the machine's own limits were met.
+
+    Other unexpected exceptions are bugs, and keep their traceback.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise RawcodecError(
+            f"{path}: not enough memory; close other programs or use a larger machine"
+        ) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RawcodecError(
+            f"{error.filename or path}: {reason}; check the file and its disk"
+        ) from error
+
+
+def _device_option(function: _Function) -> _Function:
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute. The result is the same.",
+    )(function)
+
+
+def _force_option(function: _Function) -> _Function:
+    return click.option("--force", is_flag=True, help="Replace the output if it exists.")(function)
+
+
+@click.group(name="rawcodec")
+@click.version_option(VERSION, prog_name="rawcodec", message="%(prog)s %(version)s")
+def _cli() -> None:
+    """Keeps a raw photo as its JPEG and a small sidecar.
+
+    \b
+    rawcodec encode photo.dng photo.jpg     writes photo.rmeta
+    rawcodec decode photo.jpg photo.rmeta   writes photo.tiff, the raw mosaic
+    rawcodec info photo.rmeta               tells what is in a sidecar
+    """
+
+
+@_cli.command()
+@click.argument("raw", type=_PATH)
+@click.argument("jpeg", type=_PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    metavar="OUT.rmeta",
+    help="The sidecar to write.  [default: the JPEG's name with .rmeta]",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(QUALITIES),
+    default="tone",
+    show_default=True,
+    help="How much to keep of what the JPEG lacks.",
+)
+@_device_option
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Decode what was written before it gets its name.",
+)
+@_force_option
+def encode(
+    raw: Path,
+    jpeg: Path,
+    output: Path | None,
+    quality: str,
+    device: str,
+    verify: bool,
+    force: bool,
+) -> None:
+    """Writes the sidecar of a RAW and a JPEG of the same shot.
+
+    \b
+    rawcodec encode photo.dng photo.jpg
+    rawcodec encode photo.nef photo.jpg -o sidecars/photo.rmeta
+    """
+    started = time.perf_counter()
+    target = _named_after(jpeg, ".rmeta") if output is None else output
+    check_target(target, force=force, inputs=(raw, jpeg))
+
+    import rawcodec
+
+    with _plainly(raw):
+        data = rawcodec.encode(raw, jpeg, quality=quality, device=device, verify=False)
+        with new_file(target, force=force) as file:
+            file.write(data)
+            if verify:
+                _verify(file, target, jpeg, data, device)
+        info = rawcodec.inspect(data)
+    seconds = time.perf_counter() - started
+    _say(f"{target}: {info.bytes:,} bytes, {info.bpp:.4f} bpp, {_psnr(info)}, {seconds:.1f} s")
+
+
+def _verify(file: NewFile, target: Path, jpeg: Path, data: bytes, device: str) -> None:
+    """Decodes what is on the disk, before it gets its name."""
+    import rawcodec
+
+    read = file.read_back()
+    if read != data:
+        raise OutputError(
+            f"{target}: reads back otherwise than it was written, so it was removed; check the disk"
+        )
+    try:
+        rawcodec.decode(jpeg, read, device=device)
+    except (DigestError, SidecarError) as error:
+        raise type(error)(
+            f"{target}: does not decode to what was encoded, so it was removed; "
+            f"report this ({error})"
+        ) from error
+
+
+@_cli.command()
+@click.argument("jpeg", type=_PATH)
+@click.argument("sidecar", type=_PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    metavar="OUT.tiff",
+    help="The TIFF to write.  [default: the sidecar's name with .tiff]",
+)
+@_device_option
+@_force_option
+def decode(jpeg: Path, sidecar: Path, output: Path | None, device: str, force: bool) -> None:
+    """Writes the raw mosaic of a JPEG and its SIDECAR, in either order.
+
+    \b
+    rawcodec decode photo.jpg photo.rmeta
+    rawcodec decode photo.rmeta photo.jpg -o photo-raw.tiff
+    """
+    started = time.perf_counter()
+
+    from .inspection import tell_apart
+
+    jpeg, sidecar = tell_apart(jpeg, sidecar)
+    target = _named_after(sidecar, ".tiff") if output is None else output
+    check_target(target, force=force, inputs=(jpeg, sidecar))
+
+    import rawcodec
+
+    from .photo.output import write_tiff
+
+    with _plainly(sidecar):
+        mosaic = rawcodec.decode(jpeg, sidecar, device=device)
+        with new_file(target, force=force) as file:
+            write_tiff(file, mosaic)
+            size = file.seek(0, 2)
+    sensor = mosaic.sensor
+    seconds = time.perf_counter() - started
+    _say(
+        f"{target}: {size:,} bytes, {sensor.width}x{sensor.height}, {seconds:.1f} s, "
+        f"exact: the digest matches"
+    )
+
+
+@_cli.command()
+@click.argument("sidecars", nargs=-1, required=True, type=click.Path(), metavar="SIDECAR...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
+def info(sidecars: tuple[str, ...], as_json: bool) -> int:
+    """Tells what is in sidecars, without decoding them.
+
+    \b
+    rawcodec info photo.rmeta
+    rawcodec info --json *.rmeta
+    """
+    import rawcodec
+
+    failed = False
+    for path in sidecars:
+        try:
+            with _plainly(path):
+                found = rawcodec.inspect(path)
+        except RawcodecError as error:
+            _complain(str(error))
+            failed = True
+        else:
+            if as_json:
+                import json
+
+                click.echo(json.dumps(found.to_json(), allow_nan=False))
+            else:
+                for line in _description(found):
+                    _say(line)
+    return 1 if failed else 0
+
+
+def _description(info: SidecarInfo) -> list[str]:
+    """A heading and aligned lines for a reader."""
+    black = info.black[:1] if len(set(info.black)) == 1 else info.black
+    layers = ", ".join(f"{name} {size:,}" for name, size in info.layers.items() if size)
+    rows = (
+        ("size", f"{info.bytes:,} bytes, {info.bpp:.4f} bpp"),
+        ("layers", f"{layers} (bytes)"),
+        ("quality", f"{info.quality}, {_psnr(info)}, largest error {info.max_error} DN"),
+        ("model", info.model or "none needed"),
+        ("camera", info.camera or "not named"),
+        ("mosaic", f"{info.width}x{info.height}, {info.cfa}, orientation {info.orientation}"),
+        ("levels", f"black {' '.join(map(str, black))}, white {info.white}"),
+        ("JPEG", f"{info.jpeg_width}x{info.jpeg_height}"),
+        ("written", f"by {info.writer or 'a program not named'}, format {info.format_version}"),
+    )
+    return [str(info.path), *(f"  {name:<9}{text}" for name, text in rows)]
+
+
+def _psnr(info: SidecarInfo) -> str:
+    return "lossless" if info.lossless else f"{info.psnr_db:.2f} dB"
+
+
+def _named_after(path: Path, suffix: str) -> Path:
+    # Not with_suffix, which raises for a path without a name, such as "/".
+    return path.parent / (path.stem + suffix)
+
+
+def _say(line: str) -> None:
+    click.echo(_printable(line))
+
+
+def _complain(line: str) -> None:
+    click.echo(_printable(line), err=True)
+
+
+def _printable(line: str) -> str:
+    """The text on one line: a name may hold line ends, or codes that upset a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

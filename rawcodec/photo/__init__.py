@@ -1,0 +1,1 @@
+"""Photo files: raws and JPEGs to arrays, and arrays to TIFF and DNG."""

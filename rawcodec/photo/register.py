@@ -1,0 +1,558 @@
+"""Find how a JPEG lies over a mosaic, from the two pictures themselves.
+
+Three stages. *Search*: small pictures of both, every orientation and scale
+that the sizes allow, by normalised cross-correlation. *Refine*: many blocks,
+first of a reduced mosaic and then of the full one, each giving the place where
+it matches best; a line per axis, fitted robustly through these, gives scale
+and offset to a few hundredths of a photosite. *Judge*: the blocks of a true
+pair agree with the lines; those of another shot agree by chance, which
+thousands of measured blocks put below one in twenty (docs/results).
+
+Floating point is fine here: only the encoder searches, and what it finds is
+stored in integers (:class:`rawcodec.photo.align.Alignment`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..errors import AlignmentError
+from ..mosaic import Mosaic, planes
+from ..sensor import Sensor
+from .align import FRACTION_BITS, Alignment, orient
+
+SMALL = 192
+"""Longest side of the pictures that are searched, in pixels."""
+
+SCALE_STEP = 1.02
+"""Ratio of neighbouring scales in the search: an edge moves by two small pixels."""
+
+MIN_SCALE, MAX_SCALE = 0.24, 1.04
+"""JPEG pixels per photosite that are searched."""
+
+OVERHANG = 0.03
+"""How far, relative to its size, a JPEG may reach beyond the visible mosaic."""
+
+HYPOTHESES = 4
+"""How many orientations and scales the search hands on to be refined."""
+
+GRID = 12
+"""At most GRID x GRID blocks are matched."""
+
+MIN_BLOCKS = 8
+"""Fewer agreeing blocks prove nothing."""
+
+MIN_AGREEMENT = 0.3
+"""Share of the matched blocks that must agree: true pairs show 0.9, others 0.05."""
+
+SNAP = 0.35
+"""A fit within this many pixels of a plain crop is taken for a plain crop."""
+
+_FLOOR = np.float32(0.002)
+"""Added before the square root, in units of a plane's mean, against the noise at black."""
+
+_NEUTRAL = np.float32(1 / 255)
+"""A JPEG's contrast below one code value is no texture."""
+
+Corner = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """An alignment, and how well the pictures agree with it.
+
+    blocks: how many blocks were matched; 0 where neither picture has texture
+        and the alignment comes from the sizes and the orientation flags.
+    agreement: share of the blocks that lie within a photosite of the fit.
+    spread: median distance of those from the fit, in photosites.
+    """
+
+    alignment: Alignment
+    blocks: int
+    agreement: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Oriented JPEG column = scale_x * x + origin_x, and so for rows."""
+
+    orientation: int
+    scale_x: float
+    origin_x: float
+    scale_y: float
+    origin_y: float
+
+    def box(self, corner: Corner, span: int) -> tuple[float, float, float, float]:
+        """Edges in the JPEG of span x span photosites whose first is at corner (y, x)."""
+        top, left = corner
+        return (
+            self.scale_x * (left - 0.5) + self.origin_x + 0.5,
+            self.scale_y * (top - 0.5) + self.origin_y + 0.5,
+            self.scale_x * (left + span - 0.5) + self.origin_x + 0.5,
+            self.scale_y * (top + span - 0.5) + self.origin_y + 0.5,
+        )
+
+
+def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> Registration:
+    """Find where the mosaic's sites lie in a JPEG of the same shot.
+
+    pixels: uint8 (H, W, 3), the JPEG as stored. jpeg_orientation: its EXIF
+    orientation (1 to 8), used only where neither picture has any texture.
+
+    Raises AlignmentError, whose message says what was seen, where the JPEG
+    cannot be a rendering of this raw.
+    """
+    green = Image.fromarray(pixels[:, :, 1])
+    height, width = mosaic.samples.shape[:2]
+    reduced = _Reduced(mosaic)
+    candidates = _search(reduced, green, width, height)
+    if not candidates:
+        raise AlignmentError(
+            f"a picture of {green.width}x{green.height} cannot be a rendering of a raw of "
+            f"{width}x{height}: a JPEG between the sensor's scale and a quarter of it is needed"
+        )
+    best = None
+    for candidate in candidates:
+        result = _refine(reduced, green, candidate)
+        if result is not None and (best is None or result.agreement > best.agreement):
+            best = result
+            if best.agreement > 0.8:
+                break
+    if best is not None and best.agreement >= MIN_AGREEMENT:
+        return best
+    if _textureless(reduced, green):
+        return _from_sizes(mosaic.sensor, green, jpeg_orientation)
+    seen = 0.0 if best is None else best.agreement
+    raise AlignmentError(
+        f"the JPEG is not a rendering of this raw ({seen:.0%} of the compared blocks agree, "
+        f"{MIN_AGREEMENT:.0%} are needed); give the JPEG of the same shot"
+    )
+
+
+class _Reduced:
+    """The companded green of a mosaic, whole at a reduced size and in blocks.
+
+    Green alone, against the JPEG's green: what other colours add is shifted by
+    lateral chromatic aberration, by up to half a site at a picture's corners.
+
+    factor: photosites per sample of ``picture``, a multiple of the CFA's
+        period, so that every sample averages the same sites of a cell.
+    picture: float32 (H // factor, W // factor).
+    halves: two pictures from disjoint halves of the green sites of each
+        sample, so that their noise is independent and only texture is in both.
+    """
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        self.mosaic = mosaic
+        self.factor = 6 if max(mosaic.sensor.period) == 6 else 4
+        self._blacks, self._gains = self._levels()
+        first, second = self._reduce()
+        self.picture = _compand((first + second) / 2)
+        self.halves = _compand(first), _compand(second)
+
+    def _levels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Black level and gain of each cell of the pattern; the gain is 0 where not green."""
+        rows, columns = self.mosaic.sensor.period
+        blacks = np.zeros((rows, columns), np.float32)
+        gains = np.zeros((rows, columns), np.float32)
+        for colour, black, index in planes(self.mosaic.sensor):
+            if colour == 1:
+                start = [n.start or 0 for n in index[:2] if isinstance(n, slice)]
+                sparse = self.mosaic.samples[index][::8, ::8].astype(np.float32) - black
+                blacks[start[0], start[1]] = black
+                gains[start[0], start[1]] = 1 / max(float(sparse.mean()), 1.0)
+        return blacks, gains
+
+    @property
+    def _samples(self) -> np.ndarray:
+        samples = self.mosaic.samples
+        return samples[:, :, 1] if self.mosaic.sensor.linear else samples
+
+    def _reduce(self) -> tuple[np.ndarray, np.ndarray]:
+        factor = self.factor
+        rows, columns = self.mosaic.sensor.period
+        height, width = (n // factor for n in self._samples.shape)
+        sums = np.zeros((2, height, width), np.float32)
+        counts = [0, 0]
+        for i in range(factor):
+            for j in range(factor):
+                gain = self._gains[i % rows, j % columns]
+                if gain:
+                    half = int(counts[0] > counts[1])
+                    part = self._samples[i::factor, j::factor][:height, :width]
+                    sums[half] += gain * (part - self._blacks[i % rows, j % columns])
+                    counts[half] += 1
+        return sums[0] / counts[0], sums[1] / counts[1]
+
+    def blocks(self, corners: list[Corner], size: int, factor: int) -> np.ndarray:
+        """Blocks at corners (y, x) in photosites: float32 (n, size, size).
+
+        factor: photosites per sample; where it is ``self.factor``, the corners
+        must be multiples of it.
+        """
+        if factor == self.factor:
+            tiles = [
+                self.picture[y // factor : y // factor + size, x // factor : x // factor + size]
+                for y, x in corners
+            ]
+            return np.stack(tiles)
+        # wide enough that every site has green neighbours
+        taps = [1, 2, 1] if max(self.mosaic.sensor.period) <= 2 else [1, 2, 3, 2, 1]
+        reach = len(taps) // 2
+        span = size * factor
+        values, weights = (
+            _smooth(np.stack(part), taps, span)
+            for part in zip(*(self._green(y, x, span, reach) for y, x in corners), strict=True)
+        )
+        full = values / weights
+        binned = full.reshape(len(corners), size, factor, size, factor).mean(axis=(2, 4))
+        return _compand(binned)
+
+    def _green(self, top: int, left: int, span: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+        """Green samples, 0 at other sites, and where they are, with a margin of reach."""
+        rows, columns = self.mosaic.sensor.period
+        height, width = self._samples.shape
+        y = np.clip(np.arange(top - reach, top + span + reach), 0, height - 1)
+        x = np.clip(np.arange(left - reach, left + span + reach), 0, width - 1)
+        cell = np.ix_(y % rows, x % columns)
+        gains = self._gains[cell]
+        values = (self._samples[np.ix_(y, x)] - self._blacks[cell]) * gains
+        return values, (gains > 0).astype(np.float32)
+
+
+def _compand(picture: np.ndarray) -> np.ndarray:
+    result: np.ndarray = np.sqrt(np.maximum(picture, 0) + _FLOOR)
+    return result
+
+
+def _smooth(pictures: np.ndarray, taps: list[int], span: int) -> np.ndarray:
+    """A separable filter over the last two axes, which shrink to span samples."""
+    for axis in (1, 2):
+        pictures = sum(
+            (k * np.take(pictures, np.arange(t, t + span), axis=axis) for t, k in enumerate(taps)),
+            start=np.zeros(1, np.float32),
+        )
+    return pictures
+
+
+def _box_blur(pictures: np.ndarray, radius: int) -> np.ndarray:
+    """Mean over (2 radius + 1)^2 samples of the last two axes, edges repeated."""
+    span = 2 * radius + 1
+    for axis in (-1, -2):
+        length = pictures.shape[axis]
+        pad = [(0, 0)] * pictures.ndim
+        pad[axis] = (radius + 1, radius)
+        total = np.cumsum(np.pad(pictures, pad, mode="edge"), axis=axis, dtype=np.float64)
+        high = np.take(total, np.arange(span, span + length), axis=axis)
+        low = np.take(total, np.arange(length), axis=axis)
+        pictures = ((high - low) / span).astype(np.float32)
+    return pictures
+
+
+def _contrast(pictures: np.ndarray, radius: int, floor: float) -> np.ndarray:
+    """Local contrast: mean 0 and deviation 1 in every neighbourhood with texture.
+
+    It takes away what a tone curve, local contrast or vignetting adds.
+    """
+    detail = pictures - _box_blur(pictures, radius)
+    power = _box_blur(detail * detail, radius)
+    result: np.ndarray = detail / np.sqrt(power + np.float32(floor * floor))
+    return result
+
+
+def _search(reduced: _Reduced, green: Image.Image, width: int, height: int) -> list[_Fit]:
+    """The likeliest orientations, scales and offsets, best first."""
+    step = max(1.0, max(width, height) / SMALL)
+    size = (max(8, round(width / step)), max(8, round(height / step)))
+    small = Image.fromarray(reduced.picture).resize(size, Image.Resampling.BOX)
+    raw = _contrast(np.asarray(small), 5, 0.02)
+    rows, columns = raw.shape
+    shape = (2 * rows, 2 * columns)
+    spectrum = np.fft.rfft2(raw, shape)
+    found: list[tuple[float, _Fit]] = []
+    for transposed in (False, True):
+        w, h = (green.height, green.width) if transposed else green.size
+        for scale in _scales(w / width, h / height):
+            sw, sh = round(w / (scale * step)), round(h / (scale * step))
+            if sw < 4 or sh < 4:
+                continue
+            resized = green.resize((sh, sw) if transposed else (sw, sh), Image.Resampling.BOX)
+            picture = _contrast(np.asarray(resized, np.float32) / 255, 5, 0.02)
+            norm = np.sqrt(float((picture * picture).sum()) * sw * sh) + 1e-6
+            y = np.arange(-int(OVERHANG * rows) - 1, rows - sh + int(OVERHANG * rows) + 2)
+            x = np.arange(-int(OVERHANG * columns) - 1, columns - sw + int(OVERHANG * columns) + 2)
+            if not len(y) or not len(x):
+                continue
+            for orientation in (5, 6, 7, 8) if transposed else (1, 2, 3, 4):
+                other = np.fft.rfft2(orient(picture, orientation), shape)
+                product = np.fft.irfft2(spectrum * np.conj(other), shape)
+                inside = product[np.ix_(y % shape[0], x % shape[1])]
+                best = int(inside.argmax())
+                top, left = y[best // len(x)], x[best % len(x)]
+                fit = _Fit(
+                    orientation,
+                    scale,
+                    -scale * left * step + (scale - 1) / 2,
+                    scale,
+                    -scale * top * step + (scale - 1) / 2,
+                )
+                found.append((float(inside.flat[best] / norm), fit))
+    found.sort(key=lambda item: -item[0])
+    return _distinct([fit for _, fit in found])
+
+
+def _scales(across: float, down: float) -> Iterator[float]:
+    """Scales at which a JPEG of these relative sizes lies within the mosaic."""
+    whole = max(across, down)
+    scale = max(whole / (1 + OVERHANG) * SCALE_STEP, MIN_SCALE)
+    while scale <= MAX_SCALE:
+        yield scale
+        scale *= SCALE_STEP
+
+
+def _distinct(fits: list[_Fit]) -> list[_Fit]:
+    """The first few fits that differ in orientation, or in scale by several steps."""
+    kept: list[_Fit] = []
+    for fit in fits:
+        if all(
+            fit.orientation != other.orientation
+            or abs(np.log(fit.scale_x / other.scale_x)) > 2.5 * np.log(SCALE_STEP)
+            for other in kept
+        ):
+            kept.append(fit)
+        if len(kept) == HYPOTHESES:
+            break
+    return kept
+
+
+def _refine(reduced: _Reduced, green: Image.Image, fit: _Fit) -> Registration | None:
+    """Registration from a rough fit, or None where the blocks find nothing in common."""
+    oriented = Image.fromarray(np.ascontiguousarray(orient(np.asarray(green), fit.orientation)))
+    shape = reduced.mosaic.samples.shape[:2]
+    # a small JPEG resolves no single sites: match at about its own resolution
+    fine = max(1, round(0.7 / fit.scale_x))
+    levels = [fine, fine] if min(shape) < 64 * reduced.factor else [reduced.factor, fine, fine]
+    for level, factor in enumerate(levels):
+        size = 64 if min(shape) >= 192 * factor else 32 if min(shape) >= 96 * factor else 16
+        corners = _corners(reduced, oriented.size, fit, size * factor)
+        if len(corners) < MIN_BLOCKS:
+            return None
+        x, y, u, v = _match(reduced, oriented, fit, corners, size, factor)
+        across = _line(x, u, fit.scale_x, factor * fit.scale_x)
+        down = _line(y, v, fit.scale_y, factor * fit.scale_y)
+        agree = (np.abs(across[0] * x + across[1] - u) < factor * fit.scale_x) & (
+            np.abs(down[0] * y + down[1] - v) < factor * fit.scale_y
+        )
+        if level + 1 < len(levels) and agree.sum() < MIN_BLOCKS // 2:
+            return None
+        fit = _Fit(fit.orientation, *across, *down)
+    if agree.sum() < MIN_BLOCKS:
+        return None
+    off = np.hypot(across[0] * x + across[1] - u, down[0] * y + down[1] - v)[agree]
+    alignment = _snap(fit, shape[1], shape[0])
+    return Registration(
+        alignment, len(x), float(agree.mean()), float(np.median(off)) / fit.scale_x
+    )
+
+
+def _corners(
+    reduced: _Reduced, jpeg_size: tuple[int, int], fit: _Fit, span: int
+) -> list[Corner]:
+    """First sites (y, x) of the most textured block of each part of the mosaic."""
+    height, width = reduced.mosaic.samples.shape[:2]
+    factor = reduced.factor
+    slope_y, slope_x = (np.abs(np.diff(reduced.picture, axis=axis)) for axis in (0, 1))
+    down = min(GRID, max(1, 2 * height // span))
+    across = min(GRID, max(1, 2 * width // span))
+    corners = []
+    for row in range(down):
+        for column in range(across):
+            best: tuple[float, Corner] | None = None
+            for y in _starts(row, down, height, span, factor):
+                for x in _starts(column, across, width, span, factor):
+                    left, top, right, bottom = fit.box((y, x), span)
+                    if min(left, top) < 0 or right > jpeg_size[0] or bottom > jpeg_size[1]:
+                        continue
+                    part = np.s_[
+                        y // factor : (y + span) // factor, x // factor : (x + span) // factor
+                    ]
+                    # both directions must have texture, or the block slides along an edge
+                    texture = min(_mean(slope_y[part]), _mean(slope_x[part]))
+                    if best is None or texture > best[0]:
+                        best = texture, (y, x)
+            if best is not None:
+                corners.append(best[1])
+    return sorted(set(corners))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else 0.0
+
+
+def _starts(part: int, parts: int, length: int, span: int, factor: int) -> list[int]:
+    """Up to three starts, multiples of factor, of blocks in one part of an axis."""
+    low = part * length // parts
+    high = max(low, (part + 1) * length // parts - span)
+    starts = {min(s, length - span) // factor * factor for s in (low, (low + high) // 2, high)}
+    return sorted(s for s in starts if s >= 0)
+
+
+def _match(
+    reduced: _Reduced,
+    oriented: Image.Image,
+    fit: _Fit,
+    corners: list[Corner],
+    size: int,
+    factor: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Block centres (x, y) in photosites and where they were found (u, v) in the JPEG."""
+    span = size * factor
+    ours = reduced.blocks(corners, size, factor)
+    theirs = np.stack(
+        [
+            np.asarray(
+                oriented.resize((size, size), Image.Resampling.BICUBIC, box=fit.box(c, span)),
+                np.float32,
+            )
+            for c in corners
+        ]
+    )
+    dy, dx = _shifts(ours, theirs / 255)
+    centre = (span - 1) / 2
+    y, x = np.array(corners, np.float64).T + centre
+    u = fit.scale_x * (x + dx * factor) + fit.origin_x
+    v = fit.scale_y * (y + dy * factor) + fit.origin_y
+    return x, y, u, v
+
+
+def _shifts(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of our blocks lies in theirs: (dy, dx) in samples, to sub-sample precision."""
+    count, size, _ = ours.shape
+    window = np.hanning(size + 2)[1:-1].astype(np.float32)
+    window = window[:, None] * window
+    a, b = (_contrast(blocks, 6, 0.01) * window for blocks in (ours, theirs))
+    product = np.fft.irfft2(np.fft.rfft2(b) * np.conj(np.fft.rfft2(a)), (size, size))
+    product = np.fft.fftshift(product, axes=(1, 2))
+    edge = size // 8  # shifts by more leave too little overlap
+    inner = product[:, edge:-edge, edge:-edge].reshape(count, -1)
+    peak = inner.argmax(axis=1)
+    y, x = peak // (size - 2 * edge) + edge, peak % (size - 2 * edge) + edge
+    n = np.arange(count)
+    dy = _vertex(product[n, y - 1, x], product[n, y, x], product[n, y + 1, x])
+    dx = _vertex(product[n, y, x - 1], product[n, y, x], product[n, y, x + 1])
+    return y - size // 2 + dy, x - size // 2 + dx
+
+
+def _vertex(before: np.ndarray, peak: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Vertex of the parabola through three samples, relative to the middle one."""
+    curvature = before - 2 * peak + after
+    vertex: np.ndarray = np.where(
+        curvature < 0, 0.5 * (before - after) / np.minimum(curvature, -1e-12), 0
+    )
+    return np.clip(vertex, -0.5, 0.5)
+
+
+def _line(x: np.ndarray, u: np.ndarray, scale: float, tolerance: float) -> tuple[float, float]:
+    """Scale and origin of the line that most points lie within tolerance of.
+
+    Random pairs of points (RANSAC), then least squares over those that agree.
+    """
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, len(x), (2, 500))
+    apart = np.abs(x[first] - x[second]) > 0.15 * np.ptp(x)
+    first, second = first[apart], second[apart]
+    if not len(first):
+        return scale, float(np.median(u - scale * x))
+    slopes = (u[first] - u[second]) / (x[first] - x[second])
+    near = np.abs(slopes / scale - 1) < 2 * (SCALE_STEP - 1)
+    slopes, first = slopes[near], first[near]
+    if not len(first):
+        return scale, float(np.median(u - scale * x))
+    origins = u[first] - slopes * x[first]
+    votes = (np.abs(slopes[:, None] * x + origins[:, None] - u) < tolerance).sum(axis=1)
+    slope, origin = float(slopes[votes.argmax()]), float(origins[votes.argmax()])
+    for _ in range(4):
+        agree = np.abs(slope * x + origin - u) < tolerance
+        if agree.sum() < 3 or np.ptp(x[agree]) == 0:
+            break
+        slope, origin = (float(c) for c in np.polyfit(x[agree], u[agree], 1))
+    return slope, origin
+
+
+def _snap(fit: _Fit, width: int, height: int) -> Alignment:
+    """Fixed-point alignment; a plain crop where the fit is one within its error.
+
+    The edges of sharpened or laterally aberrated pictures pull the fit by a
+    tenth of a pixel or two, and a pixel-exact guide is worth up to 1 dB.
+    """
+    values = []
+    for scale, origin, length in (
+        (fit.scale_x, fit.origin_x, width),
+        (fit.scale_y, fit.origin_y, height),
+    ):
+        middle = (length - 1) / 2
+        whole = round(scale * middle + origin - middle)
+        ends = (origin - whole, (scale - 1) * (length - 1) + origin - whole)
+        values += [1.0, float(whole)] if max(map(abs, ends)) < SNAP else [scale, origin]
+    return Alignment.from_floats(fit.orientation, *values)
+
+
+def _textureless(reduced: _Reduced, green: Image.Image) -> bool:
+    """True where neither picture has anything to compare."""
+    contrasts = [_contrast(half, 3, 0.0005) for half in reduced.halves]
+    height, width = contrasts[0].shape
+    if min(height, width) < 8:
+        return True
+    even, odd = contrasts
+    # texture is in both halves of the sites; noise is not
+    correlation = float((even * odd).sum() / np.sqrt((even**2).sum() * (odd**2).sum() + 1e-9))
+    small = green.resize((width, height), Image.Resampling.BOX)
+    levels = np.asarray(small, np.float32) / 255
+    detail = levels - _box_blur(levels, 3)
+    flat_jpeg = float(np.mean(np.abs(detail) > 2 * _NEUTRAL)) < 0.02
+    return correlation < 0.3 and flat_jpeg
+
+
+def _from_sizes(sensor: Sensor, green: Image.Image, jpeg_orientation: int) -> Registration:
+    """Centred, upright as the flags say: all there is to know of two empty pictures."""
+    one = 1 << FRACTION_BITS
+    orders = [_between(jpeg_orientation, sensor.orientation), 1]
+    for orientation in orders:
+        w, h = (green.height, green.width) if orientation >= 5 else green.size
+        scale = max(w / sensor.width, h / sensor.height)
+        fits = min(w / sensor.width, h / sensor.height) > scale / (1 + OVERHANG)
+        if not fits or not MIN_SCALE <= scale <= 1 + OVERHANG:
+            continue
+        if scale > 1 / (1 + OVERHANG):
+            scale = 1.0
+        origin_x = (w - 1) / 2 - scale * (sensor.width - 1) / 2
+        origin_y = (h - 1) / 2 - scale * (sensor.height - 1) / 2
+        if scale == 1.0:
+            origin_x, origin_y = float(round(origin_x)), float(round(origin_y))
+        alignment = Alignment(
+            orientation, round(scale * one), round(origin_x * one),
+            round(scale * one), round(origin_y * one),
+        )
+        return Registration(alignment, 0, 0.0, 0.0)
+    raise AlignmentError(
+        f"neither picture has any texture to compare, and {green.width}x{green.height} is not "
+        f"the shape of a raw of {sensor.width}x{sensor.height}"
+    )
+
+
+_MATRICES = {
+    1: (1, 0, 0, 1), 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0), 6: (0, -1, 1, 0), 7: (0, -1, -1, 0), 8: (0, 1, -1, 0),
+}
+
+
+def _between(jpeg: int, raw: int) -> int:
+    """What turns a JPEG flagged ``jpeg`` over a raw flagged ``raw`` (EXIF orientations)."""
+    a, b = (np.array(_MATRICES[n]).reshape(2, 2) for n in (jpeg, raw))
+    product = tuple(int(v) for v in (b.T @ a).ravel())
+    return next(n for n, matrix in _MATRICES.items() if matrix == product)

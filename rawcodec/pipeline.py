@@ -1,0 +1,280 @@
+"""The order of the stages: the only module that knows it.
+
+Encoding reads both files, aligns them, fits the tone layer and writes the
+chunks. Decoding reads the chunks and the JPEG. Both rebuild the mosaic with
+:func:`reconstruct`, so that they cannot drift apart. A further layer is one
+more stage in :func:`reconstruct` and one more chunk.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import weights
+from .errors import (
+    AlignmentError,
+    CorruptSidecarError,
+    DeviceError,
+    DigestError,
+    JpegMismatchError,
+    QualityError,
+    SidecarError,
+)
+from .mosaic import Mosaic, mosaic_digest, planes
+from .photo.align import Alignment, Guide, orient
+from .photo.jpeg import Jpeg, read_jpeg
+from .photo.raw import RawPhoto, read_raw
+from .photo.register import register
+from .sensor import Sensor
+from .stream import container, tags
+from .stream.container import Chunk
+from .stream.entropy import Decoder, Encoder
+from .stream.header import Header
+from .tone import coding
+from .tone.fit import fit_tone
+from .tone.table import MARGIN, REACH, Tone, predict_band
+from .version import VERSION
+
+BAND = 64
+"""Rows that are rebuilt at a time; the result does not depend on it."""
+
+Rectangle = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a sidecar holds, decoded: all that the mosaic is rebuilt from."""
+
+    alignment: Alignment
+    tone: Tone
+
+
+def encode_photo(
+    raw_path: Path, jpeg_path: Path, *, quality: str = "tone", device: str = "auto"
+) -> bytes:
+    """The sidecar of a raw and a JPEG of the same shot.
+
+    Raises QualityError, DeviceError, RawError, JpegError and AlignmentError,
+    whose messages begin with the file that they are about.
+    """
+    check_quality(quality)
+    check_device(device)
+    raw = read_raw(raw_path)
+    jpeg = read_jpeg(jpeg_path)
+    sensor = raw.mosaic.sensor
+    try:
+        alignment = register(raw.mosaic, jpeg.pixels, jpeg.orientation).alignment
+    except AlignmentError as error:
+        raise AlignmentError(f"{jpeg_path}: {error}") from error
+
+    guide, covered = _guide(alignment, sensor, jpeg)
+
+    def pack(tone: Tone, head: bytes) -> bytes:
+        encoder = Encoder()
+        coding.code(encoder, sensor, covered, head, tone)
+        return head + encoder.finish()
+
+    tone, payload = fit_tone(raw.mosaic, guide.band, covered, pack)
+    samples = reconstruct(sensor, Layers(alignment, tone), jpeg)
+    header = _header(raw, jpeg, samples, quality)
+    return container.write(
+        [
+            Chunk("HEAD", header.pack()),
+            Chunk("ALGN", alignment.pack()),
+            Chunk("TONE", payload),
+            Chunk("tags", tags.pack_tags(raw.mosaic.tags)),
+        ]
+    )
+
+
+def decode_photo(
+    jpeg_path: Path, sidecar: bytes, *, device: str = "auto", name: str = "sidecar"
+) -> Mosaic:
+    """The mosaic of a JPEG and the bytes of its sidecar, checked by its digest.
+
+    name: what messages call the sidecar.
+
+    Raises DeviceError, SidecarError, JpegError, JpegMismatchError and
+    DigestError, whose messages begin with the file that they are about.
+    """
+    check_device(device)
+    try:
+        chunks = {chunk.type: chunk.payload for chunk in container.read(sidecar)}
+        header = Header.unpack(chunks["HEAD"])
+        if header.model or header.quality != "tone":
+            weights.require_model(header.model, header.model_hash)
+        colour_tags = tags.unpack_tags(chunks["tags"]) if "tags" in chunks else ()
+    except SidecarError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+    jpeg = read_jpeg(jpeg_path)
+    _check_jpeg(jpeg_path, jpeg, header)
+    try:
+        layers = _unpack_layers(header, chunks)
+    except SidecarError as error:
+        raise type(error)(f"{name}: {error}") from error
+    samples = reconstruct(header.sensor, layers, jpeg)
+    if mosaic_digest(samples) != header.mosaic_digest:
+        raise DigestError(
+            f"{name}: what was decoded is not what was encoded; "
+            f"copy the sidecar again, and report this if it stays so"
+        )
+    return Mosaic(samples, header.sensor, header.camera_make, header.camera_model, colour_tags)
+
+
+def reconstruct(sensor: Sensor, layers: Layers, jpeg: Jpeg) -> np.ndarray:
+    """The mosaic that the layers and the JPEG make: uint16 of ``sensor.shape``.
+
+    Encoder and decoder both call it. Integer arithmetic alone; neither the
+    bands nor the number of threads change the result.
+    """
+    guide, covered = _guide(layers.alignment, sensor, jpeg)
+    samples = np.empty(sensor.shape, np.uint16)
+
+    def band(top: int) -> None:
+        bottom = min(top + BAND, sensor.height)
+        seen = guide.band(top - REACH, bottom + REACH)
+        predict_band(layers.tone, sensor, seen, top, covered, samples[top:bottom])
+
+    _run_all(band, range(0, sensor.height, BAND))
+    return samples
+
+
+def check_quality(quality: str) -> None:
+    """Raise QualityError where this quality needs a model that is not there."""
+    if quality != "tone":
+        raise QualityError(
+            f"quality {quality}: needs the learned layer, which this version does not have; "
+            f"use --quality tone"
+        )
+
+
+def check_device(device: str) -> None:
+    """Raise DeviceError where the device is unknown or cannot be used.
+
+    The tone layer runs on the CPU whatever the device.
+    """
+    if device in ("auto", "cpu"):
+        return
+    if device != "cuda":
+        raise DeviceError(f"device {device}: is none of auto, cpu and cuda")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError("device cuda: this machine has none that can be used; use --device cpu")
+
+
+def thread_count() -> int:
+    """Threads to use: OMP_NUM_THREADS, or as many as the process has processors."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _run_all(task: Callable[[int], None], tops: range) -> None:
+    with ThreadPoolExecutor(min(thread_count(), len(tops))) as threads:
+        for _ in threads.map(task, tops):
+            pass  # draws the exceptions out
+
+
+def _guide(alignment: Alignment, sensor: Sensor, jpeg: Jpeg) -> tuple[Guide, Rectangle]:
+    """The JPEG over the mosaic, and the sites that it reaches."""
+    oriented = orient(jpeg.pixels, alignment.orientation)
+    guide = Guide(oriented, alignment, -REACH, sensor.width + REACH)
+    height, width = oriented.shape[:2]
+    return guide, alignment.covered(sensor.width, sensor.height, width, height, MARGIN)
+
+
+def _unpack_layers(header: Header, chunks: dict[str, bytes]) -> Layers:
+    try:
+        alignment = Alignment.unpack(chunks["ALGN"])
+        width, height = header.jpeg_width, header.jpeg_height
+        if alignment.orientation >= 5:
+            width, height = height, width
+        sensor = header.sensor
+        covered = alignment.covered(sensor.width, sensor.height, width, height, MARGIN)
+        head, coded = chunks["TONE"][: coding.HEAD_SIZE], chunks["TONE"][coding.HEAD_SIZE :]
+        coding.unpack_head(head)
+        decoder = Decoder(coded)
+        tone = coding.code(decoder, sensor, covered, head, None)
+        decoder.finish()
+    except ValueError as error:
+        raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
+    return Layers(alignment, tone)
+
+
+def _header(raw: RawPhoto, jpeg: Jpeg, samples: np.ndarray, quality: str) -> Header:
+    psnr, largest = mosaic_error(raw.mosaic, samples)
+    make, model = raw.mosaic.make, raw.mosaic.model
+    if not make and not model:
+        make, model = jpeg.make, jpeg.model
+    return Header(
+        sensor=raw.mosaic.sensor,
+        raw_width=raw.raw_width,
+        raw_height=raw.raw_height,
+        left=raw.left,
+        top=raw.top,
+        jpeg_width=jpeg.pixels.shape[1],
+        jpeg_height=jpeg.pixels.shape[0],
+        jpeg_digest=jpeg.digest,
+        jpeg_stream_digest=jpeg.stream_digest,
+        mosaic_digest=mosaic_digest(samples),
+        quality=quality,
+        psnr_db=psnr,
+        max_error=largest,
+        writer=f"rawcodec {VERSION}",
+        camera_make=make,
+        camera_model=model,
+    )
+
+
+def mosaic_error(mosaic: Mosaic, samples: np.ndarray) -> tuple[float, int]:
+    """PSNR in dB and largest error in DN of samples against a mosaic.
+
+    The PSNR is of linear, black-subtracted values with the white level at 1,
+    over all visible sites; 0 where it would be negative, infinite where all
+    samples are equal.
+    """
+    total, count, largest = 0.0, 0, 0
+    for _, black, index in planes(mosaic.sensor):
+        ours, theirs = mosaic.samples[index], samples[index]
+        for top in range(0, len(ours), BAND):  # small enough to stay in the cache
+            part = ours[top : top + BAND].astype(np.int32) - theirs[top : top + BAND]
+            largest = max(largest, int(np.abs(part).max(initial=0)))
+            flat = part.ravel().astype(np.float64)
+            total += float(flat @ flat) / (mosaic.sensor.white - black) ** 2
+        count += ours.size
+    if largest == 0:
+        return math.inf, 0
+    return max(0.0, -10 * math.log10(total / count)), largest
+
+
+def _check_jpeg(path: Path, jpeg: Jpeg, header: Header) -> None:
+    height, width = jpeg.pixels.shape[:2]
+    rule = "editing its metadata is fine, saving it again is not"
+    if (width, height) != (header.jpeg_width, header.jpeg_height):
+        raise JpegMismatchError(
+            f"{path}: has {width}x{height} pixels, and the sidecar belongs to a JPEG of "
+            f"{header.jpeg_width}x{header.jpeg_height}; give that one ({rule})"
+        )
+    if jpeg.digest == header.jpeg_digest:
+        return
+    if jpeg.stream_digest == header.jpeg_stream_digest:
+        raise JpegMismatchError(
+            f"{path}: is the right JPEG, but the JPEG decoder of this installation makes other "
+            f"pixels of it than the one that encoded; install another release of Pillow"
+        )
+    raise JpegMismatchError(
+        f"{path}: its pixels are not those that the sidecar was made with: it is another photo, "
+        f"or was saved again; give the original JPEG ({rule})"
+    )

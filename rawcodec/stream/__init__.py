@@ -1,0 +1,1 @@
+"""The sidecar's bytes: container, header, colour tags and entropy coding."""

@@ -1,0 +1,306 @@
+"""Entropy coding: integer tables, one walk over the symbols, three coders.
+
+``Encoder`` writes symbols, ``Decoder`` reads them, ``RateMeter`` sums what
+they would take. All three share the walk in ``Coder.code``, so that they
+cannot drift apart. The bytes are specified in docs/FORMAT.md, section
+"Entropy coding"; the arithmetic is constriction's range coder (64-bit state,
+32-bit words, 24-bit probabilities).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Final
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CorruptSidecarError
+
+Symbols = npt.NDArray[np.int32]
+
+TOTAL: Final = 1 << 16
+"""The sum of the frequencies of one table."""
+
+SYMBOL_LIMIT: Final = 1 << 24
+"""Every symbol is smaller than this in magnitude."""
+
+# An escaped value v in 1..2^24 - 1 is its number of bits below the leading one,
+# 0..23, by this table, and then these bits: an Exp-Golomb code of order 0 with
+# its unary part as a table. 2^-(n+1) each, but at least one, and the sum exact.
+_ESCAPE_LENGTHS: Final = np.array([32761] + [1 << max(15 - n, 0) for n in range(1, 24)], np.int64)
+
+_SENTINEL: Final = 0x5AA5
+_SENTINEL_BITS: Final = 16
+_WORD: Final = np.dtype("<u4")
+
+# A full set of tables of one layer fits; a table of 256 entries takes 3 KiB.
+_CACHED_TABLES: Final = 4096
+
+
+class Coder(ABC):
+    """What the three coders share: the walk over tables, groups and escapes."""
+
+    def code(
+        self,
+        symbols: npt.NDArray[np.integer[Any]] | None,
+        frequencies: npt.NDArray[np.integer[Any]],
+        index: npt.NDArray[np.integer[Any]],
+    ) -> Symbols:
+        """Code one symbol for each entry of ``index`` and return the symbols.
+
+        symbols: (n,) integers, smaller than ``SYMBOL_LIMIT`` in magnitude;
+            None for a ``Decoder``.
+        frequencies: (T, K) positive integers, K even; each row sums to
+            ``TOTAL``. The first K - 1 entries of a row belong to the symbols
+            from -(K - 2) / 2 to (K - 2) / 2, the last to every other symbol.
+        index: (n,) integers from 0 to T - 1: the table of each symbol.
+
+        Returns the symbols, int32 of shape (n,). Encoding and decoding take
+        the same sequence of calls with the same tables and indices.
+
+        Raises ValueError for arguments that are not as described, and
+        CorruptSidecarError (``Decoder`` only) for data that no encoder wrote.
+        """
+        tables = _checked_tables(frequencies)
+        groups = _groups(index, len(tables))
+        n = len(index)
+        given = self._accept(symbols, n)
+
+        escape = tables.shape[1] - 1
+        half = (escape - 1) // 2
+        entries = np.empty(n, np.int32)
+        if given is not None:
+            entries[:] = np.where(np.abs(given) <= half, given + half, escape)
+        for table, positions in groups:
+            group = None if given is None else entries[positions]
+            entries[positions] = self._code_table(group, tables[table], len(positions))
+
+        escaped = np.flatnonzero(entries == escape)
+        result = entries - np.int32(half)
+        if len(escaped):
+            outliers = None if given is None else given[escaped]
+            result[escaped] = self._code_escaped(outliers, half, len(escaped))
+        return result
+
+    def _code_escaped(self, given: Symbols | None, half: int, n: int) -> Symbols:
+        """Code n symbols of magnitude above ``half``: signs, lengths, then low bits."""
+        signs = lengths = rests = None
+        if given is not None:
+            excess = np.abs(given) - np.int32(half)
+            # frexp is exact for these integers: the bits below the leading one.
+            lengths = np.asarray(np.frexp(excess.astype(np.float64))[1] - 1, np.int32)
+            rests = excess - (np.int32(1) << lengths)
+            signs = (given < 0).astype(np.int32)
+        signs = self._code_bits(signs, 1, n)
+        lengths = self._code_table(lengths, _ESCAPE_LENGTHS, n)
+        excess = np.int32(1) << lengths
+        for length in range(1, len(_ESCAPE_LENGTHS)):
+            positions = np.flatnonzero(lengths == length)
+            if len(positions):
+                rest = None if rests is None else rests[positions]
+                excess[positions] += self._code_bits(rest, length, len(positions))
+        magnitude = excess + np.int32(half)
+        if np.any(magnitude >= SYMBOL_LIMIT):
+            raise _corrupt("holds a symbol that is out of range")
+        return np.where(signs == 1, -magnitude, magnitude).astype(np.int32)
+
+    @abstractmethod
+    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+        """The n symbols given, checked; None for a coder that finds them itself."""
+
+    @abstractmethod
+    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+        """Code n entries of one table of frequencies, each from 0 to K - 1."""
+
+    @abstractmethod
+    def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
+        """Code n equally likely integers of 1 to 23 bits."""
+
+
+class Encoder(Coder):
+    """Writes symbols; ``code`` returns the symbols that it is given."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def finish(self) -> bytes:
+        """Everything written so far and a closing mark, in little-endian words.
+
+        More symbols may follow; they continue as if this had not been called.
+        """
+        coder = self._coder.clone()
+        coder.encode(np.array([_SENTINEL], np.int32), _uniform(_SENTINEL_BITS))
+        words: npt.NDArray[np.uint32] = coder.get_compressed()
+        return words.astype(_WORD).tobytes()
+
+    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+        return _checked_symbols(symbols, n)
+
+    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+        assert entries is not None
+        self._coder.encode(entries, _categorical(table.tobytes()))
+        return entries
+
+    def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
+        assert values is not None
+        self._coder.encode(values, _uniform(bits))
+        return values
+
+
+class Decoder(Coder):
+    """Reads the symbols that an ``Encoder`` wrote; ``code`` takes None for them.
+
+    Bad data gives CorruptSidecarError or wrong symbols, never an endless loop
+    or more symbols than asked for. ``finish`` notices wrong symbols with a
+    probability of all but 2^-16 at least; a CRC must guard the data itself.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        if not data or len(data) % _WORD.itemsize:
+            raise _corrupt(f"has {len(data)} bytes, which are not whole words")
+        words = np.frombuffer(data, _WORD).astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+
+    def finish(self) -> None:
+        """Check that everything was read and the closing mark follows; call it once, last.
+
+        Raises CorruptSidecarError otherwise.
+        """
+        mark = self._code_bits(None, _SENTINEL_BITS, 1)
+        if mark[0] != _SENTINEL or not self._coder.maybe_exhausted():
+            raise _corrupt("does not end where it should")
+
+    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+        if symbols is not None:
+            raise ValueError("a Decoder finds the symbols itself: pass None")
+        return None
+
+    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+        return self._decode(_categorical(table.tobytes()), n)
+
+    def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
+        return self._decode(_uniform(bits), n)
+
+    def _decode(self, model: Any, n: int) -> Symbols:
+        with _corrupt_on_failure():
+            decoded: Symbols = self._coder.decode(model, n)
+        return decoded
+
+
+class RateMeter(Coder):
+    """Sums what the symbols would take; ``code`` returns the symbols that it is given.
+
+    bits: the ideal size so far, -log2 of each symbol's frequency / ``TOTAL``
+        plus the uniform bits of escaped symbols. What ``Encoder.finish``
+        returns is longer by its closing mark (16 bits) and less than three
+        words of termination and rounding, and by about K / 2^24 of a bit a
+        symbol for the conversion to 24-bit probabilities.
+    """
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+
+    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+        return _checked_symbols(symbols, n)
+
+    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+        assert entries is not None
+        counts = np.bincount(entries, minlength=len(table))
+        self.bits += float(counts @ np.log2(TOTAL / table))
+        return entries
+
+    def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
+        assert values is not None
+        self.bits += float(bits * n)
+        return values
+
+
+def _checked_symbols(symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols:
+    """The symbols as int32 of shape (n,); ValueError if they are anything else."""
+    if symbols is None:
+        raise ValueError("symbols are needed: only a Decoder finds them itself")
+    if symbols.shape != (n,) or symbols.dtype.kind not in "iu":
+        raise ValueError(f"symbols are not {n} integers")
+    if n and (symbols.min() <= -SYMBOL_LIMIT or symbols.max() >= SYMBOL_LIMIT):
+        raise ValueError(f"a symbol is not smaller than {SYMBOL_LIMIT} in magnitude")
+    return symbols.astype(np.int32, copy=False)
+
+
+def _checked_tables(frequencies: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """The tables as int64 of shape (T, K); ValueError if they are no such tables."""
+    if frequencies.ndim != 2 or frequencies.dtype.kind not in "iu":
+        raise ValueError("frequencies are not rows of integers")
+    if frequencies.shape[1] < 2 or frequencies.shape[1] % 2:
+        raise ValueError(f"a table cannot have {frequencies.shape[1]} entries")
+    tables = np.ascontiguousarray(frequencies, np.int64)
+    # The first condition bounds the sums, so that they cannot wrap.
+    if np.any((tables < 1) | (tables > TOTAL)) or np.any(tables.sum(axis=1) != TOTAL):
+        raise ValueError(f"a table is not positive frequencies that sum to {TOTAL}")
+    return tables
+
+
+def _groups(
+    index: npt.NDArray[np.integer[Any]], tables: int
+) -> list[tuple[int, npt.NDArray[np.intp]]]:
+    """The tables that occur in ``index``, increasing, each with its positions."""
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise ValueError("index is not a row of integers")
+    if not len(index):
+        return []
+    if index.min() < 0 or index.max() >= tables:
+        raise ValueError(f"index is not within {tables} tables")
+    # numpy sorts 16-bit integers by radix, several times faster than wider ones.
+    narrow = index.astype(np.uint16) if tables <= 1 << 16 else index
+    order = np.argsort(narrow, kind="stable")
+    counts = np.bincount(narrow, minlength=tables)
+    ends = np.cumsum(counts)
+    return [
+        (int(table), order[ends[table] - counts[table] : ends[table]])
+        for table in np.flatnonzero(counts)
+    ]
+
+
+@lru_cache(maxsize=_CACHED_TABLES)
+def _categorical(table: bytes) -> Any:
+    """constriction's model of one table of int64 frequencies.
+
+    With perfect=False it gives entry k of K the cumulative 24-bit probability
+    floor(C_k * (2^24 - K) / 2^16) + k, where C_k is the sum of the frequencies
+    before k. It computes this in the type of the array. In float64 every step
+    is exact (dyadic numbers of at most 41 bits), hence the same everywhere; in
+    float32 it would round.
+    """
+    frequencies = np.frombuffer(table, np.int64)
+    return constriction.stream.model.Categorical(
+        frequencies.astype(np.float64) / TOTAL, lazy=False, perfect=False
+    )
+
+
+@lru_cache(maxsize=_SENTINEL_BITS + 8)
+def _uniform(bits: int) -> Any:
+    """constriction's model of 2^bits equal probabilities, exact for 1 to 23 bits."""
+    return constriction.stream.model.Uniform(1 << bits)
+
+
+@contextmanager
+def _corrupt_on_failure() -> Iterator[None]:
+    """Turn what constriction raises on bad data into CorruptSidecarError."""
+    try:
+        yield
+    except (AssertionError, KeyError, ValueError) as error:
+        raise _corrupt("cannot be decoded") from error
+    except BaseException as error:
+        # A panic of the Rust code arrives as pyo3's PanicException, which is no
+        # Exception and cannot be imported; KeyboardInterrupt and the like pass.
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise _corrupt("cannot be decoded") from error
+
+
+def _corrupt(fault: str) -> CorruptSidecarError:
+    return CorruptSidecarError(f"damaged: entropy-coded data {fault}; copy the sidecar again")

@@ -1,0 +1,469 @@
+"""Fit the tone layer to one photo (encoder only, floating point).
+
+Least squares of the table, the gains and the filter in turn, on a sample of
+the sites, each linearised around the others (Gauss-Newton). The error is the
+squared error in DN plus a share of that of companded values: the first is what
+PSNR counts, the second keeps the shadows. Quantisation walks the nodes in
+coding order and lets the nodes still free make up for what rounding lost
+(optimal brain quantisation, Frantar et al., "GPTQ", 2023, section 3), weighing
+the error against the bits of each choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..mosaic import Mosaic, planes
+from . import coding
+from . import table as t
+from .coding import Steps
+from .table import Border, Tone
+
+SAMPLES = 160_000
+"""Sites that the fit looks at, at most."""
+
+ROUNDS = 4
+"""Rounds of table, gains and filter."""
+
+SHADOWS = 0.01
+"""Linear level at which the companded error weighs as much as the linear one."""
+
+SIZE_LIMIT = 4096
+"""Bytes of the layer's payload."""
+
+STEPS = Steps(table=64, gain=32, border=256)
+"""The finest steps: of 2**-15, 2**-12 and 2**-15."""
+
+PRICE = 1e-6
+"""Share of the squared error that a bit may cost."""
+
+BORDER_NODES = 600
+"""Most nodes of the finest border grid, per colour."""
+
+_BORDER_SAMPLES = 100_000
+_BORDER_ROUNDS = 6
+_ESCAPE_BITS = 12.0
+_FLOOR = 0.01  # least companded value that a linearisation is made at
+
+GuideBand = Callable[[int, int], np.ndarray]
+"""Guide of rows top..bottom-1 with two more columns on both sides."""
+
+
+@dataclass
+class _Sample:
+    """Sites of one colour.
+
+    y, x: float64 (n,), relative position, 0 to 1. centre: (n, 3), the guide,
+    0 to 1; slopes: (n, 5, 3), each class of neighbours' mean minus the centre.
+    level: (n,), black-subtracted raw, white = 1.
+    """
+
+    y: np.ndarray
+    x: np.ndarray
+    centre: np.ndarray
+    slopes: np.ndarray
+    level: np.ndarray
+
+
+def sample_sites(
+    mosaic: Mosaic, guide: GuideBand, covered: tuple[int, int, int, int]
+) -> dict[int, _Sample]:
+    """A random sample of covered sites, by colour, the same for the same photo."""
+    sensor = mosaic.sensor
+    rng = np.random.default_rng(0)
+    left, top, right, bottom = covered
+    period = sensor.period[0]
+    share = SAMPLES / max((right - left) * (bottom - top), 1)
+    # whole periods of rows, evenly down the picture, and random sites in each
+    count = int(np.clip((bottom - top) // period * np.sqrt(share) * 2, 1, 160))
+    starts = np.unique(np.linspace(top, max(top, bottom - period), count).astype(int))
+    starts = np.unique(starts // period * period)
+    parts: dict[int, list[_Sample]] = {c: [] for c in t.used_colours(sensor)}
+    per_row = SAMPLES / (len(starts) * period)
+    for start in starts:
+        rows = min(period, sensor.height - start)
+        band = guide(int(start) - t.REACH, int(start) + rows + t.REACH)
+        centre = band[:, 2:-2, 2:-2]
+        sums = t.neighbour_sums(band)
+        for colour, black, index in planes(sensor):
+            row, column = (s.start or 0 for s in index[:2] if isinstance(s, slice))
+            columns_step = index[1].step or 1 if isinstance(index[1], slice) else 1
+            y = start + row
+            if row >= rows or not top <= y < bottom:
+                continue
+            x = np.arange(column, sensor.width, columns_step)
+            x = x[(x >= left) & (x < right)]
+            wanted = max(1, int(per_row / (columns_step if not sensor.linear else 3)))
+            if len(x) > wanted:
+                x = rng.choice(x, wanted, replace=False)
+            values = mosaic.samples[y, x] if not sensor.linear else mosaic.samples[y, x, index[2]]
+            middle = centre[:, row, x].T / 4080.0
+            slopes = np.stack(
+                [s[:, row, x].T / (4080.0 * n) for s, n in zip(sums, t.TAPS, strict=True)], axis=1
+            )
+            parts[colour].append(
+                _Sample(
+                    np.full(len(x), y / max(sensor.height - 1, 1)),
+                    x / max(sensor.width - 1, 1),
+                    middle,
+                    slopes - middle[:, None],
+                    (values.astype(np.float64) - black) / (sensor.white - black),
+                )
+            )
+    return {
+        colour: _Sample(*(np.concatenate([getattr(s, f) for s in samples]) for f in _FIELDS))
+        for colour, samples in parts.items()
+    }
+
+
+_FIELDS = ("y", "x", "centre", "slopes", "level")
+
+
+def _interpolation(
+    coordinates: list[np.ndarray], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of multilinear interpolation: (n, 2^d) each.
+
+    coordinates: one (n,) array an axis, 0 to 1.
+    """
+    index = np.zeros((len(coordinates[0]), 1), np.int64)
+    weight = np.ones((len(coordinates[0]), 1))
+    for coordinate, nodes in zip(coordinates, shape, strict=True):
+        position = np.clip(coordinate, 0, 1) * (nodes - 1)
+        cell = np.minimum(position.astype(np.int64), nodes - 2)
+        fraction = (position - cell)[:, None]
+        low = index * nodes + cell[:, None]
+        index = np.concatenate([low, low + 1], axis=1)
+        weight = np.concatenate([weight * (1 - fraction), weight * fraction], axis=1)
+    return index, weight
+
+
+def _normal(index: np.ndarray, weight: np.ndarray, target: np.ndarray, nodes: int) -> tuple[
+    np.ndarray, np.ndarray
+]:
+    """Normal equations of sum(weight * value[index]) = target: (N, N), (N,)."""
+    matrix = np.zeros((nodes, nodes))
+    vector = np.zeros(nodes)
+    # all points of a cell share their nodes: one small product a cell
+    order = np.argsort(index[:, 0], kind="stable")
+    cells = index[order, 0]
+    weight, target = weight[order], target[order]
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(cells)), strict=True):
+        corner = index[order[start]]
+        part = weight[start:end]
+        matrix[np.ix_(corner, corner)] += part.T @ part
+        vector[corner] += part.T @ target[start:end]
+    return matrix, vector
+
+
+def _smoothness(shape: tuple[int, ...]) -> np.ndarray:
+    """Sum of squared second differences along each axis, as a matrix."""
+    nodes = int(np.prod(shape))
+    number = np.arange(nodes).reshape(shape)
+    matrix = np.zeros((nodes, nodes))
+    for axis in range(len(shape)):
+        moved = np.moveaxis(number, axis, 0)
+        triples = [moved[k : len(moved) - 2 + k].ravel() for k in range(3)]
+        for a, p in zip(triples, (1, -2, 1), strict=True):
+            for b, q in zip(triples, (1, -2, 1), strict=True):
+                np.add.at(matrix, (a, b), p * q)
+    return matrix
+
+
+_TABLE_SHAPE = (t.NODES,) * 3
+_GAIN_SHAPE = (t.LEVELS, t.ROWS, t.COLUMNS)
+
+
+class _Problem:
+    """The state of a fit: float parameters, in units of 1, per colour."""
+
+    def __init__(self, samples: dict[int, _Sample]) -> None:
+        self.samples = samples
+        self.table = {c: np.zeros(t.NODES**3) for c in samples}
+        self.gains = {c: np.ones(int(np.prod(_GAIN_SHAPE))) for c in samples}
+        self.set_taps(np.zeros(5))
+        weight = sum(len(s.level) for s in samples.values()) / 60_000
+        self.table_smooth = 1e-3 * weight * _smoothness(_TABLE_SHAPE)
+        self.table_smooth += 1e-9 * weight * np.eye(len(self.table_smooth))
+        self.gain_smooth = 3e-3 * weight * _smoothness(_GAIN_SHAPE)
+        self.gain_smooth += 1e-3 * weight * np.eye(len(self.gain_smooth))
+        self._first = True
+
+    def set_taps(self, taps: np.ndarray) -> None:
+        self.taps = taps
+        self._rgb = {}
+        self._at_table = {}
+        self._at_gains = {}
+        for colour, sample in self.samples.items():
+            filtered = sample.centre + np.einsum("nck,c->nk", sample.slopes, taps)
+            rgb = np.clip(filtered, 0, 1)
+            brightness = (rgb[:, 0] + 2 * rgb[:, 1] + rgb[:, 2]) / 4
+            self._rgb[colour] = rgb
+            self._at_table[colour] = _interpolation(list(rgb.T), _TABLE_SHAPE)
+            self._at_gains[colour] = _interpolation([brightness, sample.y, sample.x], _GAIN_SHAPE)
+
+    def base(self, colour: int) -> np.ndarray:
+        """Companded values before the gain."""
+        index, weight = self._at_table[colour]
+        base: np.ndarray = np.einsum("nk,nk->n", self.table[colour][index], weight)
+        return base
+
+    def gain(self, colour: int) -> np.ndarray:
+        index, weight = self._at_gains[colour]
+        gain: np.ndarray = np.einsum("nk,nk->n", self.gains[colour][index], weight)
+        return gain
+
+    def linearised(self, sample: _Sample, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Targets of companded values, and the weights of their errors."""
+        around = np.maximum(value, _FLOOR)
+        target = around + (sample.level - around * around) / (2 * around)
+        return target, 2 * np.sqrt(around * around + SHADOWS)
+
+    def table_equations(self, colour: int) -> tuple[np.ndarray, np.ndarray]:
+        sample = self.samples[colour]
+        gain = self.gain(colour)
+        if self._first:
+            value = np.sqrt(np.maximum(sample.level, _FLOOR**2))
+        else:
+            value = self.base(colour) * gain
+        target, error = self.linearised(sample, value)
+        index, weight = self._at_table[colour]
+        weight = weight * (gain * error)[:, None]
+        matrix, vector = _normal(index, weight, target * error, t.NODES**3)
+        return matrix + self.table_smooth, vector
+
+    def gain_equations(self, colour: int) -> tuple[np.ndarray, np.ndarray]:
+        """For gains minus 1."""
+        base = self.base(colour)
+        target, error = self.linearised(self.samples[colour], base * self.gain(colour))
+        index, weight = self._at_gains[colour]
+        weight = weight * (base * error)[:, None]
+        matrix, vector = _normal(index, weight, (target - base) * error, len(self.gain_smooth))
+        return matrix + self.gain_smooth, vector
+
+    def fit_table(self) -> None:
+        for colour in self.samples:
+            self.table[colour] = np.linalg.solve(*self.table_equations(colour))
+        self._first = False
+
+    def fit_gains(self) -> None:
+        for colour in self.samples:
+            self.gains[colour] = 1 + np.linalg.solve(*self.gain_equations(colour))
+
+    def fit_taps(self) -> None:
+        matrix, vector = 1e-3 * np.eye(5), np.zeros(5)
+        for colour, sample in self.samples.items():
+            # the filter is the same everywhere: a part of the sample fixes five numbers
+            part = slice(None, None, 3)
+            rgb = self._rgb[colour][part]
+            gain = self.gain(colour)[part]
+            value = self.base(colour)[part] * gain
+            slope = _gradient(self.table[colour], rgb) * gain[:, None] * ((rgb > 0) & (rgb < 1))
+            level = replace(sample, level=sample.level[part])
+            target, error = self.linearised(level, value)
+            design = np.einsum("nk,nck->nc", slope, sample.slopes[part]) * error[:, None]
+            matrix += design.T @ design
+            vector += design.T @ ((target - value) * error)
+        limit = 0.9 * t.FILTER_LIMIT / (1 << t.FILTER_BITS) * np.array(t.TAPS)
+        self.set_taps(np.clip(self.taps + np.linalg.solve(matrix, vector), -limit, limit))
+
+    def error(self) -> float:
+        """Sum of squared weighted errors, as the equations count them."""
+        total = 0.0
+        for colour, sample in self.samples.items():
+            value = self.base(colour) * self.gain(colour)
+            target, error = self.linearised(sample, value)
+            total += float((((target - value) * error) ** 2).sum())
+        return total
+
+
+def _gradient(table: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+    """Derivative of the table's value by the guide's R, G, B: (n, 3)."""
+    columns = []
+    delta = 1 / 64
+    for axis in range(3):
+        step = np.zeros(3)
+        step[axis] = delta
+        low, high = np.clip(rgb - step, 0, 1), np.clip(rgb + step, 0, 1)
+        ends = []
+        for point in (low, high):
+            index, weight = _interpolation(list(point.T), _TABLE_SHAPE)
+            ends.append((table[index] * weight).sum(1))
+        columns.append((ends[1] - ends[0]) / np.maximum(high[:, axis] - low[:, axis], 1e-9))
+    return np.stack(columns, axis=1)
+
+
+def fit_tone(
+    mosaic: Mosaic,
+    guide: GuideBand,
+    covered: tuple[int, int, int, int],
+    pack: Callable[[Tone, bytes], bytes],
+) -> tuple[Tone, bytes]:
+    """Fit, quantise and pack the tone layer of one photo.
+
+    covered: left, top, right, bottom of the sites that the JPEG reaches, with
+    ``MARGIN``. pack: entropy-codes a quantised layer behind its head.
+
+    Returns the layer as the decoder will have it, and its payload of at most
+    ``SIZE_LIMIT`` bytes.
+    """
+    problem = _Problem(sample_sites(mosaic, guide, covered))
+    for _ in range(ROUNDS):
+        problem.fit_table()
+        problem.fit_gains()
+        problem.fit_taps()
+    taps = tuple(
+        round(float(tap) / n * (1 << t.FILTER_BITS))
+        for tap, n in zip(problem.taps, t.TAPS, strict=True)
+    )
+    problem.set_taps(np.array(taps) * t.TAPS / (1 << t.FILTER_BITS))
+    problem.fit_table()
+    problem.fit_gains()
+    whole = (0, 0, mosaic.sensor.width, mosaic.sensor.height)
+    shift = coding.MIN_SHIFT
+    if covered != whole:
+        while _border_nodes(mosaic, covered, shift) > BORDER_NODES:
+            shift += 1
+    price, steps = PRICE * problem.error(), STEPS
+    while True:
+        tone = _quantise(problem, taps, steps, price)
+        if covered != whole:
+            border = fit_border(mosaic, covered, shift)
+            nodes = np.round(border.nodes / steps.border).astype(np.int32) * steps.border
+            tone = replace(tone, border=Border(shift, nodes))
+        payload = pack(tone, coding.pack_head(taps, steps, shift))
+        if len(payload) <= SIZE_LIMIT:
+            return tone, payload
+        price *= 2
+        steps = Steps(*(min(2 * step, 1 << 12) for step in (steps.table, steps.gain, steps.border)))
+        if covered != whole:
+            shift = min(shift + 1, coding.MAX_SHIFT)
+
+
+def _border_nodes(mosaic: Mosaic, covered: tuple[int, int, int, int], shift: int) -> int:
+    return int(t.border_mask(mosaic.sensor, covered, shift).sum())
+
+
+def _quantise(
+    problem: _Problem, taps: tuple[int, ...], steps: Steps, price: float
+) -> Tone:
+    """Whole steps for the table, then for the gains given that table."""
+    colours = tuple(problem.samples)
+    floats = problem.table, problem.gains
+    table = np.zeros((3, *_TABLE_SHAPE), np.int32)
+    residuals = np.zeros_like(table)
+    unit = steps.table / (1 << t.UNIT_BITS)
+    exact = np.zeros_like(table)
+    for colour in colours:
+        axes = coding.own_last(colour)
+        number = np.arange(t.NODES**3).reshape(_TABLE_SHAPE).transpose(axes)
+        matrix, vector = problem.table_equations(colour)
+        rows = coding.table_rows(colour, colours, table, residuals)
+        highest = t.TABLE_MAX // steps.table
+        _round(matrix, vector, rows, number, unit, price, table, residuals, (0, highest))
+        exact[colour] = table[colour].transpose(np.argsort(axes)) * steps.table
+    problem.table = {c: exact[c].ravel() / (1 << t.UNIT_BITS) for c in colours}
+
+    gains = np.zeros((3, *_GAIN_SHAPE), np.int32)
+    residuals = np.zeros_like(gains)
+    unit = steps.gain / (1 << t.GAIN_BITS)
+    bounds = (-(1 << t.GAIN_BITS) // steps.gain + 1, (t.GAIN_MAX >> 1) // steps.gain)
+    for colour in colours:
+        number = np.arange(int(np.prod(_GAIN_SHAPE))).reshape(_GAIN_SHAPE)
+        matrix, vector = problem.gain_equations(colour)
+        rows = coding.gain_rows(colour, colours, gains, residuals)
+        _round(matrix, vector, rows, number, unit, price, gains, residuals, bounds)
+    problem.table, problem.gains = floats
+    return Tone(taps, exact, gains * steps.gain + (1 << t.GAIN_BITS), None)
+
+
+def _round(
+    matrix: np.ndarray,
+    vector: np.ndarray,
+    rows: Iterator[coding.Row],
+    number: np.ndarray,
+    unit: float,
+    price: float,
+    values: np.ndarray,
+    residuals: np.ndarray,
+    bounds: tuple[int, int],
+) -> None:
+    """Fill values and residuals with whole multiples of unit, in coding order.
+
+    matrix, vector: the normal equations of the nodes. number: the node's
+    number in them, by position in ``values[colour]``. price: squared error that
+    a bit is worth.
+    """
+    order = number.ravel()
+    matrix = matrix[np.ix_(order, order)]
+    inverse = np.linalg.inv(matrix)
+    free = inverse @ vector[order]
+    # row i: how the nodes after i answer to an error made at node i
+    answer = np.linalg.cholesky((inverse + inverse.T) / 2, upper=True)
+    bits = coding.costs()
+    half = (bits.shape[1] - 2) // 2
+    place = 0
+    for row in rows:
+        before = 0
+        for column, table in enumerate(row.index):
+            predicted = before if row.chained else int(row.prediction[column])
+            wanted = free[place] / unit
+            spread = answer[place, place]
+            best = (np.inf, 0)
+            floor = int(np.floor(wanted))
+            for value in {floor, floor + 1, predicted, (floor + predicted) // 2}:
+                value = min(max(value, bounds[0]), bounds[1])
+                entry = value - predicted + half
+                inside = 0 <= entry <= 2 * half
+                cost = bits[table, entry] if inside else bits[table, -1] + _ESCAPE_BITS
+                loss = (((wanted - value) * unit) / spread) ** 2 + price * cost
+                best = min(best, (loss, value))
+            before = best[1]
+            values[(*row.at, column)] = before
+            residuals[(*row.at, column)] = before - predicted
+            error = (free[place] - before * unit) / spread
+            free[place:] -= error * answer[place, place:]
+            place += 1
+
+
+def fit_border(mosaic: Mosaic, covered: tuple[int, int, int, int], shift: int) -> Border:
+    """Companded values over the uncovered sites, by repeated weighted averages."""
+    sensor = mosaic.sensor
+    mask = t.border_mask(sensor, covered, shift)
+    nodes = np.zeros((3, *mask.shape))
+    left, top, right, bottom = covered
+    rng = np.random.default_rng(0)
+    scale = 1 << t.UNIT_BITS
+    points: dict[int, list[np.ndarray]] = {c: [] for c in t.used_colours(sensor)}
+    for colour, black, index in planes(sensor):
+        ys, xs = (
+            np.arange(length)[s]
+            for length, s in zip((sensor.height, sensor.width), index[:2], strict=True)
+        )
+        outside = ~(((ys >= top) & (ys < bottom))[:, None] & ((xs >= left) & (xs < right)))
+        y, x = (n.astype(np.int64) for n in np.nonzero(outside))
+        if len(y) > _BORDER_SAMPLES:
+            chosen = rng.choice(len(y), _BORDER_SAMPLES, replace=False)
+            y, x = y[chosen], x[chosen]
+        y, x = ys[y], xs[x]
+        levels = mosaic.samples[(y, x, *index[2:])].astype(np.float64) - black
+        values = np.sqrt(np.maximum(levels / (sensor.white - black), 0)) * scale
+        points[colour].append(np.stack([y, x, values]))
+    for colour, parts in points.items():
+        y, x, values = np.concatenate(parts, axis=1)
+        size = 1 << shift
+        shape = tuple(n for n in mask.shape)
+        where = [y / ((shape[0] - 1) * size), x / ((shape[1] - 1) * size)]
+        corner, weight = _interpolation(where, shape)
+        total = np.bincount(corner.ravel(), weight.ravel(), mask.size)
+        flat = np.zeros(mask.size)
+        for _ in range(_BORDER_ROUNDS):
+            left_over = values - (flat[corner] * weight).sum(1)
+            pull = np.bincount(corner.ravel(), (weight * left_over[:, None]).ravel(), mask.size)
+            flat += pull / np.maximum(total, 0.05)
+        nodes[colour] = np.where(mask, np.clip(flat.reshape(shape), 0, t.VALUE_MAX), 0)
+    return Border(shift, nodes)

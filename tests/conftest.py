@@ -1,0 +1,40 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
+
+Real = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
+    """Finds a real camera's file by name, unpacked: ``real("GOPR0024.dng")``.
+
+    The files lie beside the checkout, in ``shared/data/real``; a test that asks
+    for one is skipped where they are missing. Each is unpacked once a session.
+    """
+    cache = tmp_path_factory.mktemp("real")
+
+    def find(name: str) -> Path:
+        if not REAL.is_dir():
+            pytest.skip(f"no real photos: {REAL} is missing")
+        if (REAL / name).is_file():
+            return REAL / name
+        packed = REAL / f"{name}.xz"
+        if not packed.is_file():
+            pytest.skip(f"no such real photo: {REAL / name}")
+        unpacked = cache / name
+        if not unpacked.exists():
+            with lzma.open(packed) as source, unpacked.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return unpacked
+
+    return find

@@ -1,0 +1,121 @@
+"""The wheel holds what an installation needs, and works outside the checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rawcodec import weights
+from rawcodec.errors import ModelError
+from rawcodec.version import VERSION
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("the build backend hatchling is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    subprocess.run([*command, "--no-build-isolation", "-w", str(folder), str(ROOT)], check=True)
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    assert wheel.name == f"rawcodec-{VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rawcodec").rglob("*.py")}
+    assert modules <= names
+    assert {"rawcodec/py.typed", "rawcodec/weights/MANIFEST.json"} <= names
+    information = f"rawcodec-{VERSION}.dist-info/"
+    assert information + "licenses/LICENSE" in names
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"rawcodec", information.rstrip("/")}
+
+
+def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import rawcodec.weights as w\n"
+        "print(w.__file__, w.folder(), w.models())"  # the module, not the folder of its name
+    )
+    # -I leaves out the working directory and PYTHONPATH.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    package = tmp_path.resolve() / "rawcodec"
+    assert done.stdout.split()[0] == str(tmp_path / "rawcodec" / "weights.py")
+    assert done.stdout.split()[1] == str(package / "weights")
+
+
+def test_the_manifest_of_the_checkout_is_true() -> None:
+    assert weights.folder() in (ROOT / "weights", ROOT / "rawcodec" / "weights")
+    for model in weights.models():
+        data = (weights.folder() / model.file).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == model.sha256
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of weights with one model, ``m-1``."""
+    (tmp_path / "m-1.safetensors").write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    entry = {"id": "m-1", "file": "m-1.safetensors", "sha256": sha256, "licence": "Apache-2.0"}
+    manifest = {"manifest_version": weights.MANIFEST_VERSION, "models": [entry]}
+    (tmp_path / weights.MANIFEST).write_text(json.dumps(manifest))
+    monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_a_model_is_found_by_id_and_hash(installed: Path) -> None:
+    prefix = hashlib.sha256(b"weights").digest()[:16]
+    assert weights.require_model("m-1", prefix) == installed / "m-1.safetensors"
+
+
+def test_a_model_that_is_missing_or_another_is_refused(installed: Path) -> None:
+    prefix = hashlib.sha256(b"weights").digest()[:16]
+    with pytest.raises(ModelError) as raised:
+        weights.require_model("m-2", prefix)
+    assert str(raised.value) == (
+        f"needs the model m-2 (hash {prefix.hex()}), which is not installed; "
+        "install a newer rawcodec"
+    )
+    with pytest.raises(ModelError, match=f"the installed one has the hash {prefix.hex()}"):
+        weights.require_model("m-1", bytes(16))
+    (installed / "m-1.safetensors").write_bytes(b"changed")
+    with pytest.raises(ModelError, match="the installed one has the hash"):
+        weights.require_model("m-1", prefix)
+    (installed / "m-1.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be read; install rawcodec again"):
+        weights.require_model("m-1", prefix)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"manifest_version": 2, "models": []}',
+        '{"manifest_version": 1, "models": [{"id": "a", "file": "../a", "sha256": ""}]}',
+    ],
+)
+def test_a_damaged_manifest_is_told(installed: Path, text: str) -> None:
+    (installed / weights.MANIFEST).write_text(text)
+    with pytest.raises(ModelError, match="cannot be read; install rawcodec again"):
+        weights.models()
