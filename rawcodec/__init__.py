@@ -55,9 +55,7 @@ def encode(
     """
     from . import pipeline
 
-    sidecar = pipeline.encode_photo(
-        Path(raw_path), Path(jpeg_path), quality=quality, device=device
-    )
+    sidecar = pipeline.encode_photo(Path(raw_path), Path(jpeg_path), quality=quality, device=device)
     if verify:
         pipeline.decode_photo(Path(jpeg_path), sidecar, device=device, name="the new sidecar")
     return sidecar

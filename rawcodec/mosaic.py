@@ -38,7 +38,7 @@ class Mosaic:
 def mosaic_digest(samples: np.ndarray) -> bytes:
     """First 16 bytes of SHA-256 over uint16 samples, row by row, little-endian."""
     data = np.ascontiguousarray(samples, dtype="<u2")
-    return hashlib.sha256(data).digest()[:16]
+    return hashlib.sha256(data.data).digest()[:16]
 
 
 def planes(sensor: Sensor) -> Iterator[tuple[int, int, tuple[slice | int, ...]]]:

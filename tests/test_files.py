@@ -224,9 +224,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
     probe = subprocess.run([*namespace, "sh", "-c", mount + "true"], capture_output=True)
     if probe.returncode:
         pytest.skip("no file system can be mounted here")
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     done = subprocess.run(
-        [*namespace, "sh", "-c", mount + 'exec "$@"', "-"]
-        + [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        [*namespace, "sh", "-c", mount + 'exec "$@"', "-", *command],
         capture_output=True,
         text=True,
         check=True,

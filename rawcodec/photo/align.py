@@ -108,8 +108,9 @@ class Alignment:
         one = 1 << FRACTION_BITS
         return self.step_x / one, self.step_y / one
 
-    def covered(self, width: int, height: int, jpeg_width: int, jpeg_height: int,
-                margin: int) -> tuple[int, int, int, int]:
+    def covered(
+        self, width: int, height: int, jpeg_width: int, jpeg_height: int, margin: int
+    ) -> tuple[int, int, int, int]:
         """The rectangle of photosites that the oriented JPEG covers.
 
         width, height: of the mosaic. jpeg_width, jpeg_height: of the oriented
@@ -209,11 +210,10 @@ class Guide:
     def band(self, top: int, bottom: int) -> np.ndarray:
         """Guide of rows top..bottom-1, which may lie outside the mosaic.
 
-        int16 (3, bottom - top, right - left), 0..4080. The result does not depend on how rows are grouped into bands.
+        int16 (3, bottom - top, right - left), 0..4080. The result does not
+        depend on how rows are grouped into bands.
         """
-        whole, phase = _positions(
-            self._alignment.step_y, self._alignment.origin_y, top, bottom
-        )
+        whole, phase = _positions(self._alignment.step_y, self._alignment.origin_y, top, bottom)
         limit = self._pixels.shape[0] - 1
         if not phase.any():
             rows = self._pixels[np.clip(whole, 0, limit)]
@@ -230,11 +230,12 @@ class Guide:
             # 8 + 8 bits down to 12, keeping overshoot for the horizontal pass
             planes = ((total + 8) >> 4).astype(np.int16)
         if self._exact_columns:
-            planes = planes[:, :, self._columns[:, 2]]
+            planes = np.take(planes, self._columns[:, 2], axis=2)
         else:
             total = np.zeros((3, bottom - top, len(self._columns)), dtype=np.int32)
             for tap in range(_TAPS):
                 columns = np.take(planes, self._columns[:, tap], axis=2)
                 total += columns * self._column_taps[:, tap]
             planes = ((total + 128) >> TAP_BITS).astype(np.int16)
-        return np.clip(planes, 0, GUIDE_MAX)
+        np.clip(planes, 0, GUIDE_MAX, out=planes)
+        return planes

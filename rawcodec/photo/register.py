@@ -355,14 +355,10 @@ def _refine(reduced: _Reduced, green: Image.Image, fit: _Fit) -> Registration | 
         return None
     off = np.hypot(across[0] * x + across[1] - u, down[0] * y + down[1] - v)[agree]
     alignment = _snap(fit, shape[1], shape[0])
-    return Registration(
-        alignment, len(x), float(agree.mean()), float(np.median(off)) / fit.scale_x
-    )
+    return Registration(alignment, len(x), float(agree.mean()), float(np.median(off)) / fit.scale_x)
 
 
-def _corners(
-    reduced: _Reduced, jpeg_size: tuple[int, int], fit: _Fit, span: int
-) -> list[Corner]:
+def _corners(reduced: _Reduced, jpeg_size: tuple[int, int], fit: _Fit, span: int) -> list[Corner]:
     """First sites (y, x) of the most textured block of each part of the mosaic."""
     height, width = reduced.mosaic.samples.shape[:2]
     factor = reduced.factor
@@ -454,7 +450,8 @@ def _vertex(before: np.ndarray, peak: np.ndarray, after: np.ndarray) -> np.ndarr
     vertex: np.ndarray = np.where(
         curvature < 0, 0.5 * (before - after) / np.minimum(curvature, -1e-12), 0
     )
-    return np.clip(vertex, -0.5, 0.5)
+    np.clip(vertex, -0.5, 0.5, out=vertex)
+    return vertex
 
 
 def _line(x: np.ndarray, u: np.ndarray, scale: float, tolerance: float) -> tuple[float, float]:
@@ -535,8 +532,11 @@ def _from_sizes(sensor: Sensor, green: Image.Image, jpeg_orientation: int) -> Re
         if scale == 1.0:
             origin_x, origin_y = float(round(origin_x)), float(round(origin_y))
         alignment = Alignment(
-            orientation, round(scale * one), round(origin_x * one),
-            round(scale * one), round(origin_y * one),
+            orientation,
+            round(scale * one),
+            round(origin_x * one),
+            round(scale * one),
+            round(origin_y * one),
         )
         return Registration(alignment, 0, 0.0, 0.0)
     raise AlignmentError(
@@ -546,8 +546,14 @@ def _from_sizes(sensor: Sensor, green: Image.Image, jpeg_orientation: int) -> Re
 
 
 _MATRICES = {
-    1: (1, 0, 0, 1), 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0), 6: (0, -1, 1, 0), 7: (0, -1, -1, 0), 8: (0, 1, -1, 0),
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, -1, 1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, 1, -1, 0),
 }
 
 

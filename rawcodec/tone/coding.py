@@ -30,8 +30,11 @@ NODE_LIMIT = 1 << 14
 """Most nodes of a border grid, per colour."""
 
 # Ratio of the frequencies of |k| + 1 and |k|, in 1/256, from the smallest
-# residuals to the largest.
-_RATIOS = (3, 8, 18, 34, 56, 84, 112, 140, 166, 188, 206, 220, 231, 239)
+# residuals to the largest, and of the wide part that every table has a share of
+# for the few large residuals among small ones.
+_RATIOS = (2, 8, 24, 52, 72, 92, 104, 120, 152, 176, 196, 218, 231, 242)
+_WIDE_RATIO = 244
+_WIDE_SHARE = 20
 _HALF = 24
 _TOTAL = 1 << 16
 # Twice the mean size of the residuals around, in sixteenths: where the next table begins.
@@ -59,24 +62,33 @@ class Steps:
 def frequencies() -> np.ndarray:
     """Two-sided geometric tables: int32 (14, 50), rows summing to 2**16, the last the escape."""
     tables = np.empty((len(_RATIOS), 2 * _HALF + 2), np.int32)
+    spare = _TOTAL - tables.shape[1]
+    wide = _geometric(_WIDE_RATIO, spare // _WIDE_SHARE)
     for row, ratio in zip(tables, _RATIOS, strict=True):
-        weights = [1 << 40]
-        for _ in range(_HALF + 1):
-            weights.append(weights[-1] * ratio >> 8)
-        scale = weights[0] + 2 * sum(weights[1 : _HALF + 1]) + 2 * weights[-1]
-        spare = _TOTAL - len(row)
-        for k in range(-_HALF, _HALF + 1):
-            row[k + _HALF] = 1 + weights[abs(k)] * spare // scale
-        row[-1] = 1 + 2 * weights[-1] * spare // scale
+        narrow = _geometric(ratio, spare - spare // _WIDE_SHARE)
+        counts = [1 + a + b for a, b in zip(narrow, wide, strict=True)]
+        row[:] = counts[_HALF:0:-1] + counts
         row[_HALF] += _TOTAL - int(row.sum())
     tables.setflags(write=False)
     return tables
 
 
+def _geometric(ratio: int, total: int) -> list[int]:
+    """Frequencies of 0, 1, ... 24 and the escape whose two-sided sum is at most total."""
+    weights = [1 << 40]
+    for _ in range(_HALF):
+        weights.append(weights[-1] * ratio >> 8)
+    # what lies beyond, on both sides
+    weights.append(2 * (weights[-1] * ratio // (256 - ratio)))
+    scale = weights[0] + 2 * sum(weights[1:-1]) + weights[-1]
+    return [weight * total // scale for weight in weights]
+
+
 @lru_cache(maxsize=1)
 def costs() -> np.ndarray:
     """Bits of each entry of ``frequencies``: float64, same shape."""
-    return np.log2(_TOTAL / frequencies())
+    bits: np.ndarray = np.log2(_TOTAL / frequencies())
+    return bits
 
 
 def context(*neighbours: tuple[int, np.ndarray]) -> np.ndarray:
@@ -84,7 +96,9 @@ def context(*neighbours: tuple[int, np.ndarray]) -> np.ndarray:
 
     neighbours: (weight in sixteenths, residuals int32 (n,)).
     """
-    total = sum(np.int32(weight) * np.abs(values) for weight, values in neighbours)
+    total = np.zeros(len(neighbours[0][1]), np.int64)
+    for weight, values in neighbours:
+        total += weight * np.abs(values.astype(np.int64))
     return np.searchsorted(_THRESHOLDS, total, side="right").astype(np.int32)
 
 
@@ -135,7 +149,8 @@ def table_rows(
 
 def _line(rows: np.ndarray, n: int) -> np.ndarray:
     """Row n of a straight line through the two before it."""
-    return rows[n - 1] if n == 1 else 2 * rows[n - 1] - rows[n - 2]
+    line: np.ndarray = rows[n - 1] if n == 1 else 2 * rows[n - 1] - rows[n - 2]
+    return line
 
 
 def own_last(colour: int) -> tuple[int, int, int]:
@@ -161,12 +176,15 @@ def gain_rows(
             nearest += [v[level - 1, row]] if level else []
             if colour != first:
                 nearest.append(values[first][level, row])
-            prediction = sum(nearest, zero) // max(len(nearest), 1)
+            prediction = np.sum([zero, *nearest], axis=0) // max(len(nearest), 1)
             yield Row((colour, level, row), prediction, index)
 
 
 def border_rows(
-    colour: int, colours: tuple[int, ...], values: np.ndarray, residuals: np.ndarray,
+    colour: int,
+    colours: tuple[int, ...],
+    values: np.ndarray,
+    residuals: np.ndarray,
     mask: np.ndarray,
 ) -> Iterator[Row]:
     """Rows of one colour's border grid, only nodes of ``mask``; arrays int32 (3, rows, columns)."""
@@ -176,7 +194,7 @@ def border_rows(
         columns = np.flatnonzero(mask[row])
         if not len(columns):
             continue
-        known = (mask[row - 1, columns] if row else np.zeros(len(columns), bool))
+        known = mask[row - 1, columns] if row else np.zeros(len(columns), bool)
         above = np.where(known, v[row - 1, columns], 0)
         size = np.where(known, r[row - 1, columns], 64)
         if colour != first:
@@ -202,8 +220,8 @@ def code_rows(
         residuals[row.at] = coded
         if not given:
             # a damaged file may hold anything; wrapping keeps it harmless
-            values[row.at] = np.cumsum(coded, dtype=np.int32) if row.chained else (
-                row.prediction + coded
+            values[row.at] = (
+                np.cumsum(coded, dtype=np.int32) if row.chained else (row.prediction + coded)
             )
 
 
@@ -254,7 +272,11 @@ def code(
 
 
 def _code_border(
-    coder: Coder, sensor: Sensor, covered: tuple[int, int, int, int], step: int, shift: int,
+    coder: Coder,
+    sensor: Sensor,
+    covered: tuple[int, int, int, int],
+    step: int,
+    shift: int,
     given: Border | None,
 ) -> Border:
     mask = t.border_mask(sensor, covered, shift)

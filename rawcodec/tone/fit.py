@@ -141,9 +141,9 @@ def _interpolation(
     return index, weight
 
 
-def _normal(index: np.ndarray, weight: np.ndarray, target: np.ndarray, nodes: int) -> tuple[
-    np.ndarray, np.ndarray
-]:
+def _normal(
+    index: np.ndarray, weight: np.ndarray, target: np.ndarray, nodes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Normal equations of sum(weight * value[index]) = target: (N, N), (N,)."""
     matrix = np.zeros((nodes, nodes))
     vector = np.zeros(nodes)
@@ -233,7 +233,7 @@ class _Problem:
         target, error = self.linearised(sample, value)
         index, weight = self._at_table[colour]
         weight = weight * (gain * error)[:, None]
-        matrix, vector = _normal(index, weight, target * error, t.NODES**3)
+        matrix, vector = _normal(index, weight, target * error, len(self.table_smooth))
         return matrix + self.table_smooth, vector
 
     def gain_equations(self, colour: int) -> tuple[np.ndarray, np.ndarray]:
@@ -283,17 +283,19 @@ class _Problem:
 
 def _gradient(table: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     """Derivative of the table's value by the guide's R, G, B: (n, 3)."""
+    index, _ = _interpolation(list(rgb.T), _TABLE_SHAPE)
+    position = rgb * (t.NODES - 1)
+    fraction = position - np.minimum(position.astype(np.int64), t.NODES - 2)
+    # bit k of a corner's number says on which side of axis k it is
+    corners = table[index].reshape(-1, 2, 2, 2).transpose(0, 3, 2, 1)
     columns = []
-    delta = 1 / 64
     for axis in range(3):
-        step = np.zeros(3)
-        step[axis] = delta
-        low, high = np.clip(rgb - step, 0, 1), np.clip(rgb + step, 0, 1)
-        ends = []
-        for point in (low, high):
-            index, weight = _interpolation(list(point.T), _TABLE_SHAPE)
-            ends.append((table[index] * weight).sum(1))
-        columns.append((ends[1] - ends[0]) / np.maximum(high[:, axis] - low[:, axis], 1e-9))
+        slope = np.diff(corners, axis=axis + 1).squeeze(axis + 1)
+        for other in (n for n in (2, 1, 0) if n != axis):
+            # the last axis that is left is the one of the greatest number
+            share = fraction[:, other].reshape(-1, *[1] * (slope.ndim - 2))
+            slope = slope[..., 0] * (1 - share) + slope[..., 1] * share
+        columns.append(slope * (t.NODES - 1))
     return np.stack(columns, axis=1)
 
 
@@ -348,9 +350,7 @@ def _border_nodes(mosaic: Mosaic, covered: tuple[int, int, int, int], shift: int
     return int(t.border_mask(mosaic.sensor, covered, shift).sum())
 
 
-def _quantise(
-    problem: _Problem, taps: tuple[int, ...], steps: Steps, price: float
-) -> Tone:
+def _quantise(problem: _Problem, taps: tuple[int, ...], steps: Steps, price: float) -> Tone:
     """Whole steps for the table, then for the gains given that table."""
     colours = tuple(problem.samples)
     floats = problem.table, problem.gains

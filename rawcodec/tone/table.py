@@ -139,9 +139,9 @@ def sharpen(guide: np.ndarray, taps: tuple[int, ...]) -> np.ndarray:
     return total
 
 
-def grid_positions(length: int, nodes: int, first: int, last: int, step: int) -> tuple[
-    np.ndarray, np.ndarray
-]:
+def grid_positions(
+    length: int, nodes: int, first: int, last: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Cell and 12-bit fraction of sites first, first + step... below last, int32.
 
     The first of ``nodes`` nodes is at site 0, the last at site length - 1.
@@ -202,13 +202,14 @@ def _gain(
 
 def expand(values: np.ndarray, black: int, white: int) -> np.ndarray:
     """Step 4: companded values, int32, to DN, uint16."""
-    wide = np.clip(values, 0, VALUE_MAX).astype(np.int64)
+    wide: np.ndarray = np.clip(values, 0, VALUE_MAX).astype(np.int64)
     wide *= wide
     wide *= white - black
     wide += 1 << (2 * UNIT_BITS - 1)
     wide >>= 2 * UNIT_BITS
     wide += black
-    return np.minimum(wide, 65535, out=wide).astype(np.uint16)
+    np.minimum(wide, 65535, out=wide)
+    return wide.astype(np.uint16)
 
 
 def predict_band(
@@ -269,9 +270,7 @@ def _predict_border(
     everything = np.ones_like(beside)
     for rows, columns in ((above_below, everything), (~above_below, beside)):
         if rows.any() and columns.any():
-            values[np.ix_(rows, columns)] = border_values(
-                border, colour, y[rows], x[columns]
-            )
+            values[np.ix_(rows, columns)] = border_values(border, colour, y[rows], x[columns])
 
 
 def border_values(border: Border, colour: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -290,9 +289,7 @@ def border_shape(sensor: Sensor, shift: int) -> tuple[int, int]:
     return (sensor.height - 1 >> shift) + 2, (sensor.width - 1 >> shift) + 2
 
 
-def border_mask(
-    sensor: Sensor, covered: tuple[int, int, int, int], shift: int
-) -> np.ndarray:
+def border_mask(sensor: Sensor, covered: tuple[int, int, int, int], shift: int) -> np.ndarray:
     """Which nodes of the border grid matter: bool (rows, columns).
 
     Those that share a cell with an uncovered site.
