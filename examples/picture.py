@@ -18,7 +18,7 @@ from rawcodec.photo.raw import read_raw
 EXAMPLES = Path(__file__).resolve().parent
 OUT = EXAMPLES.parent / "docs" / "picture.png"
 
-AMPLIFICATION = 32
+AMPLIFICATION = 100
 """How much brighter the error is shown than it is."""
 
 WIDTH = 1600
@@ -46,12 +46,14 @@ def main() -> None:
     balance = grey_world(before)
     gain = balance / np.percentile(before * balance, WHITE_SHARE)
     height, width = original.samples.shape[:2]
+    rendering = Image.open(jpeg).convert("RGB")
+    crop = (width - rendering.width) // 2
     rendered = "half-size demosaic, grey-world balance, sRGB gamma"
     panels = [
         (
-            framed(Image.open(jpeg).convert("RGB"), width, height),
+            framed(rendering, width, height),
             "The JPEG",
-            f"{jpeg.stat().st_size:,} bytes; it crops 4 pixels at each edge (grey)",
+            f"{jpeg.stat().st_size:,} bytes, by RawTherapee, which crops {crop} pixels an edge",
         ),
         (
             picture(encode_srgb(before * gain)),
@@ -64,13 +66,12 @@ def main() -> None:
             f"{info.psnr_db:.1f} dB, {info.bpp:.4f} bpp; shown like the raw",
         ),
         (
-            picture(AMPLIFICATION * np.abs(after - before)),
+            picture(AMPLIFICATION * np.abs(after - before).mean(axis=2, keepdims=True)),
             f"The error, x {AMPLIFICATION}",
-            "absolute difference of the two raws, linear, sensor colours, white level at 1",
+            "absolute difference of the two raws, mean of the colours, linear, white level at 1",
         ),
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
-    # a palette cannot hold noise; optimised PNG of a quarter of the sites stays small
     sheet(panels, width / height).save(out, optimize=True)
     print(f"{out}: written")
 
@@ -97,12 +98,15 @@ def grey_world(rgb: np.ndarray) -> np.ndarray:
 def encode_srgb(linear: np.ndarray) -> np.ndarray:
     """The transfer function of sRGB (IEC 61966-2-1) of linear light, 0 to 1."""
     light = np.clip(linear, 0, 1)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    bent = 1.055 * light ** (1 / 2.4) - 0.055
+    encoded: np.ndarray = np.where(light <= 0.0031308, 12.92 * light, bent)
+    return encoded
 
 
 def picture(values: np.ndarray) -> Image.Image:
-    """A picture of values from 0 to 1, (H, W, 3)."""
-    return Image.fromarray(np.round(255 * np.clip(values, 0, 1)).astype(np.uint8))
+    """A picture of values from 0 to 1: (H, W, 3), or (H, W, 1) for a grey one."""
+    levels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return Image.fromarray(np.broadcast_to(levels, (*levels.shape[:2], 3)).copy())
 
 
 def framed(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -124,7 +128,7 @@ def sheet(panels: list[tuple[Image.Image, str, str]], aspect: float) -> Image.Im
     for number, (image, heading, text) in enumerate(panels):
         left = GAP + number % 2 * (across + GAP)
         top = GAP + number // 2 * step
-        canvas.paste(image.resize((across, down), Image.Resampling.BOX), (left, top))
+        canvas.paste(image.resize((across, down), Image.Resampling.LANCZOS), (left, top))
         draw.text((left, top + down + 8), heading, fill="black", font=title)
         draw.text((left, top + down + 42), text, fill="#505050", font=note)
     return canvas

@@ -6,7 +6,6 @@ run, so that ``info`` and ``--help`` answer at once.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -44,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 1: a file or the machine stands in the way; one line on standard
     error says what to do. 2: wrong usage. 128 + n: stopped by signal n.
     """
-    # The encoder's matrices are small, and its bands have threads of their own: a
-    # second level of threads gains nothing, and waits for long on a busy machine.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Names may hold any bytes; printing them must not fail.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -45,14 +45,23 @@ from .version import VERSION
 BAND = 64
 """Rows that are rebuilt at a time; the result does not depend on it."""
 
-Rectangle = tuple[int, int, int, int]
+
+@dataclass(frozen=True)
+class View:
+    """A JPEG as the mosaic's sites see it.
+
+    guide: its pixels resampled to the sites.
+    reached: bool (H, W), the sites that it reaches; None for all.
+    """
+
+    guide: Guide
+    reached: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What a sidecar holds, decoded: all that the mosaic is rebuilt from."""
+    """What the mosaic is rebuilt from, beside the JPEG."""
 
-    alignment: Alignment
     tone: Tone
 
 
@@ -74,15 +83,15 @@ def encode_photo(
     except AlignmentError as error:
         raise AlignmentError(f"{jpeg_path}: {error}") from error
 
-    guide, covered = _guide(alignment, sensor, jpeg)
+    view = _view(alignment, sensor, jpeg)
 
     def pack(tone: Tone, head: bytes) -> bytes:
         encoder = Encoder()
-        coding.code(encoder, sensor, covered, head, tone)
+        coding.code(encoder, sensor, view.reached, head, tone)
         return head + encoder.finish()
 
-    tone, payload = fit_tone(raw.mosaic, guide.band, covered, pack)
-    samples = reconstruct(sensor, Layers(alignment, tone), jpeg)
+    tone, payload = fit_tone(raw.mosaic, view.guide.band, view.reached, pack)
+    samples = reconstruct(sensor, view, Layers(tone))
     header = _header(raw, jpeg, samples, quality)
     return container.write(
         [
@@ -108,7 +117,7 @@ def decode_photo(
     try:
         chunks = {chunk.type: chunk.payload for chunk in container.read(sidecar)}
         header = Header.unpack(chunks["HEAD"])
-        if header.model or header.quality != "tone":
+        if header.model:
             weights.require_model(header.model, header.model_hash)
         colour_tags = tags.unpack_tags(chunks["tags"]) if "tags" in chunks else ()
     except SidecarError as error:
@@ -117,10 +126,10 @@ def decode_photo(
     jpeg = read_jpeg(jpeg_path)
     _check_jpeg(jpeg_path, jpeg, header)
     try:
-        layers = _unpack_layers(header, chunks)
+        view, layers = _unpack_layers(header, chunks, jpeg)
     except SidecarError as error:
         raise type(error)(f"{name}: {error}") from error
-    samples = reconstruct(header.sensor, layers, jpeg)
+    samples = reconstruct(header.sensor, view, layers)
     if mosaic_digest(samples) != header.mosaic_digest:
         raise DigestError(
             f"{name}: what was decoded is not what was encoded; "
@@ -129,19 +138,19 @@ def decode_photo(
     return Mosaic(samples, header.sensor, header.camera_make, header.camera_model, colour_tags)
 
 
-def reconstruct(sensor: Sensor, layers: Layers, jpeg: Jpeg) -> np.ndarray:
-    """The mosaic that the layers and the JPEG make: uint16 of ``sensor.shape``.
+def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
+    """The mosaic that the JPEG and the layers make: uint16 of ``sensor.shape``.
 
     Encoder and decoder both call it. Integer arithmetic alone; neither the
     bands nor the number of threads change the result.
     """
-    guide, covered = _guide(layers.alignment, sensor, jpeg)
     samples = np.empty(sensor.shape, np.uint16)
 
     def band(top: int) -> None:
         bottom = min(top + BAND, sensor.height)
-        seen = guide.band(top - REACH, bottom + REACH)
-        predict_band(layers.tone, sensor, seen, top, covered, samples[top:bottom])
+        guide = view.guide.band(top - REACH, bottom + REACH)
+        reached = None if view.reached is None else view.reached[top:bottom]
+        predict_band(layers.tone, sensor, guide, top, reached, samples[top:bottom])
 
     _run_all(band, range(0, sensor.height, BAND))
     return samples
@@ -187,30 +196,27 @@ def _run_all(task: Callable[[int], None], tops: range) -> None:
             pass  # draws the exceptions out
 
 
-def _guide(alignment: Alignment, sensor: Sensor, jpeg: Jpeg) -> tuple[Guide, Rectangle]:
-    """The JPEG over the mosaic, and the sites that it reaches."""
+def _view(alignment: Alignment, sensor: Sensor, jpeg: Jpeg) -> View:
     oriented = orient(jpeg.pixels, alignment.orientation)
-    guide = Guide(oriented, alignment, -REACH, sensor.width + REACH)
     height, width = oriented.shape[:2]
-    return guide, alignment.covered(sensor.width, sensor.height, width, height, MARGIN)
+    return View(
+        Guide(oriented, alignment, sensor.width, sensor.height, REACH),
+        alignment.reached(sensor.width, sensor.height, width, height, MARGIN),
+    )
 
 
-def _unpack_layers(header: Header, chunks: dict[str, bytes]) -> Layers:
+def _unpack_layers(header: Header, chunks: dict[str, bytes], jpeg: Jpeg) -> tuple[View, Layers]:
+    sensor = header.sensor
     try:
-        alignment = Alignment.unpack(chunks["ALGN"])
-        width, height = header.jpeg_width, header.jpeg_height
-        if alignment.orientation >= 5:
-            width, height = height, width
-        sensor = header.sensor
-        covered = alignment.covered(sensor.width, sensor.height, width, height, MARGIN)
+        view = _view(Alignment.unpack(chunks["ALGN"]), sensor, jpeg)
         head, coded = chunks["TONE"][: coding.HEAD_SIZE], chunks["TONE"][coding.HEAD_SIZE :]
         coding.unpack_head(head)
         decoder = Decoder(coded)
-        tone = coding.code(decoder, sensor, covered, head, None)
+        tone = coding.code(decoder, sensor, view.reached, head, None)
         decoder.finish()
     except ValueError as error:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
-    return Layers(alignment, tone)
+    return view, Layers(tone)
 
 
 def _header(raw: RawPhoto, jpeg: Jpeg, samples: np.ndarray, quality: str) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_bands_do_not_change_the_guide(step: int, origin: int, cuts: list[int]):
     guide = Guide(pixels, Alignment(1, step, origin, step, origin), -2, 33)
     whole = guide.band(-10, 40)
     edges = [-10, *sorted(cuts), 40]
-    parts = [guide.band(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [guide.band(a, b) for a, b in itertools.pairwise(edges)]
     assert np.array_equal(np.concatenate(parts, axis=1), whole)
 
 

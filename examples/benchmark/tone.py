@@ -131,7 +131,7 @@ def _code(pair: Pair, scratch: Path) -> Coded:
     encode = run(
         ["-m", "rawcodec", "encode", pair.raw, pair.jpeg, "-o", sidecar, "--force"], REPEATS
     )
-    command = ["-m", "rawcodec", "decode", pair.jpeg, sidecar, "--force", "-o"]
+    command = ["-m", "rawcodec", "decode", str(pair.jpeg), str(sidecar), "--force", "-o"]
     decode = run([*command, tiffs[0]], REPEATS)
     for threads, tiff in zip((1, 2), tiffs, strict=True):
         run([*command, tiff], environment={"OMP_NUM_THREADS": str(threads)})
@@ -217,10 +217,9 @@ def _error_map(mosaic: Mosaic, samples: np.ndarray, step: int) -> np.ndarray:
     for _, black, index in planes(mosaic.sensor):
         difference = samples[index].astype(np.float32) - mosaic.samples[index]
         error[index] = difference / (mosaic.sensor.white - black)
-    power = error**2
-    if power.ndim == 3:
-        power = power.mean(axis=2)
-    rows, columns = power.shape[0] // step, power.shape[1] // step
+    height, width = mosaic.sensor.height, mosaic.sensor.width
+    power = (error**2).reshape(height, width, -1).mean(axis=2)
+    rows, columns = height // step, width // step
     blocks = power[: rows * step, : columns * step].reshape(rows, step, columns, step)
     result: np.ndarray = np.sqrt(blocks.mean(axis=(1, 3)))
     return result

@@ -30,8 +30,33 @@ GUIDE_MAX = 255 << (GUIDE_BITS - 8)
 MIN_STEP = (1 << FRACTION_BITS) // 5
 MAX_STEP = (1 << FRACTION_BITS) * 5 // 4
 
-_STRUCT = struct.Struct("<BIqIq")
+DEGREE = 5
+"""Total degree of a warp's polynomials: radial distortion up to its fifth power."""
+
+WARP_BITS = 16
+"""A warp's coefficients are in units of 2**-16 JPEG pixels."""
+
+TERMS = tuple((i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i))
+"""Powers of x and y of a warp's terms, in the order of the coefficients."""
+
+_STRUCT = struct.Struct("<BIqIqB")
+_COEFFICIENTS = struct.Struct(f"<{2 * len(TERMS)}i")
 _TAPS = 6
+_UNIT_BITS = 15  # coordinates of a warp: the longer side spans -1 to 1
+_FIELD_BITS = 21  # of the three colours packed into 64 bits
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A smooth displacement: what lens correction or straightening did to the JPEG.
+
+    x, y: coefficients of two polynomials in the position on the mosaic
+        (``TERMS``), in units of 2**-16 pixels of the oriented JPEG, 32 bits
+        each; the position is relative to the middle, the longer side being 2.
+    """
+
+    x: tuple[int, ...]
+    y: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,7 @@ class Alignment:
         as an EXIF orientation (1 to 8): 1 is nothing; see :func:`orient`.
     step_x, origin_x: site x lies at ``(step_x * x + origin_x) / 2**24`` pixels
         of the oriented JPEG, pixel centres being integers; y likewise.
+    warp: what is added to these positions; None for a plain crop or reduction.
 
     >>> Alignment(1, 1 << 24, -4 << 24, 1 << 24, -4 << 24).position_x(4)
     0.0
@@ -52,14 +78,20 @@ class Alignment:
     origin_x: int
     step_y: int
     origin_y: int
-
-    SIZE = _STRUCT.size
+    warp: Warp | None = None
 
     def pack(self) -> bytes:
         """The ALGN chunk's payload (docs/FORMAT.md)."""
-        return _STRUCT.pack(
-            self.orientation, self.step_x, self.origin_x, self.step_y, self.origin_y
+        warp = self.warp
+        head = _STRUCT.pack(
+            self.orientation,
+            self.step_x,
+            self.origin_x,
+            self.step_y,
+            self.origin_y,
+            warp is not None,
         )
+        return head if warp is None else head + _COEFFICIENTS.pack(*warp.x, *warp.y)
 
     @classmethod
     def unpack(cls, data: bytes) -> Alignment:
@@ -67,9 +99,17 @@ class Alignment:
 
         Raises ValueError where a field is out of its range.
         """
-        if len(data) != _STRUCT.size:
-            raise ValueError(f"the alignment has {len(data)} bytes, not {_STRUCT.size}")
-        alignment = cls(*_STRUCT.unpack(data))
+        if len(data) < _STRUCT.size:
+            raise ValueError(f"the alignment has {len(data)} bytes, {_STRUCT.size} are its least")
+        orientation, step_x, origin_x, step_y, origin_y, warped = _STRUCT.unpack_from(data)
+        size = _STRUCT.size + (_COEFFICIENTS.size if warped else 0)
+        if warped > 1 or len(data) != size:
+            raise ValueError(f"the alignment has {len(data)} bytes, not {size}")
+        warp = None
+        if warped:
+            coefficients = _COEFFICIENTS.unpack_from(data, _STRUCT.size)
+            warp = Warp(coefficients[: len(TERMS)], coefficients[len(TERMS) :])
+        alignment = cls(orientation, step_x, origin_x, step_y, origin_y, warp)
         if not 1 <= alignment.orientation <= 8:
             raise ValueError(f"orientation {alignment.orientation} is none of 1 to 8")
         for step in (alignment.step_x, alignment.step_y):
@@ -82,7 +122,13 @@ class Alignment:
 
     @classmethod
     def from_floats(
-        cls, orientation: int, scale_x: float, origin_x: float, scale_y: float, origin_y: float
+        cls,
+        orientation: int,
+        scale_x: float,
+        origin_x: float,
+        scale_y: float,
+        origin_y: float,
+        warp: Warp | None = None,
     ) -> Alignment:
         """Alignment from scales (JPEG pixels per photosite) and origins in JPEG pixels."""
         one = 1 << FRACTION_BITS
@@ -92,14 +138,15 @@ class Alignment:
             round(origin_x * one),
             round(scale_y * one),
             round(origin_y * one),
+            warp,
         )
 
     def position_x(self, x: float) -> float:
-        """Column of the oriented JPEG where column x of the mosaic lies."""
+        """Column of the oriented JPEG where column x of the mosaic lies, but for the warp."""
         return float((self.step_x * x + self.origin_x) / (1 << FRACTION_BITS))
 
     def position_y(self, y: float) -> float:
-        """Row of the oriented JPEG where row y of the mosaic lies."""
+        """Row of the oriented JPEG where row y of the mosaic lies, but for the warp."""
         return float((self.step_y * y + self.origin_y) / (1 << FRACTION_BITS))
 
     @property
@@ -108,28 +155,68 @@ class Alignment:
         one = 1 << FRACTION_BITS
         return self.step_x / one, self.step_y / one
 
-    def covered(
+    def positions(
+        self, rows: np.ndarray, columns: np.ndarray, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Column and row in the JPEG of sites, in units of 2**-24 pixels: int64 each.
+
+        rows, columns: int64 (r,) and (c,), the sites' coordinates. width,
+        height: of the mosaic. Returns two arrays that broadcast to (r, c).
+        """
+        u = (columns * self.step_x + self.origin_x)[None, :]
+        v = (rows * self.step_y + self.origin_y)[:, None]
+        if self.warp is not None:
+            length = max(width, height)
+            x = ((2 * columns - (width - 1)) << _UNIT_BITS) // length
+            y = ((2 * rows - (height - 1)) << _UNIT_BITS) // length
+            shift = FRACTION_BITS - WARP_BITS
+            u = u + (_polynomial(self.warp.x, x, y) << shift)
+            v = v + (_polynomial(self.warp.y, x, y) << shift)
+        return u, v
+
+    def reached(
         self, width: int, height: int, jpeg_width: int, jpeg_height: int, margin: int
-    ) -> tuple[int, int, int, int]:
-        """The rectangle of photosites that the oriented JPEG covers.
+    ) -> np.ndarray | None:
+        """Which sites the oriented JPEG reaches: bool (height, width), None for all.
 
         width, height: of the mosaic. jpeg_width, jpeg_height: of the oriented
-        JPEG. margin: sites beyond the JPEG's outermost pixel centres that
-        count as covered. Returns (left, top, right, bottom), half open, inside
-        the mosaic; empty where the JPEG covers nothing.
+        JPEG. margin: sites beyond its outermost pixel centres that count.
         """
-        left, right = _covered(self.step_x, self.origin_x, width, jpeg_width, margin)
-        top, bottom = _covered(self.step_y, self.origin_y, height, jpeg_height, margin)
-        return left, top, right, bottom
+        result = np.empty((height, width), bool)
+        columns = np.arange(width, dtype=np.int64)
+        # a warp takes much memory; a plain crop is the same for all columns of a row
+        for top in range(0, height, 64):
+            rows = np.arange(top, min(top + 64, height), dtype=np.int64)
+            u, v = self.positions(rows, columns, width, height)
+            inside = []
+            for position, step, pixels in (
+                (u, self.step_x, jpeg_width),
+                (v, self.step_y, jpeg_height),
+            ):
+                low = -margin * step
+                high = ((pixels - 1) << FRACTION_BITS) + margin * step
+                inside.append((position >= low) & (position <= high))
+            result[top : top + 64] = inside[0] & inside[1]
+        return None if result.all() else result
 
 
-def _covered(step: int, origin: int, sites: int, pixels: int, margin: int) -> tuple[int, int]:
-    last = (pixels - 1) << FRACTION_BITS
-    first_site = -(origin // step)  # ceil(-origin / step)
-    last_site = (last - origin) // step
-    first = max(0, min(sites, first_site - margin))
-    end = max(first, min(sites, last_site + 1 + margin))
-    return first, end
+def _polynomial(coefficients: tuple[int, ...], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Value in 2**-16 pixels at the sites (y, x), coordinates in 2**-15: int64 (len(y), len(x)).
+
+    Horner's scheme, rounding after each product; all products fit 64 bits.
+    """
+    terms = dict(zip(TERMS, coefficients, strict=True))
+    half = 1 << (_UNIT_BITS - 1)
+    total = np.zeros((len(y), len(x)), np.int64)
+    for i in range(DEGREE, -1, -1):
+        line = np.zeros(len(y), np.int64)
+        for j in range(DEGREE - i, -1, -1):
+            line = ((line * y + half) >> _UNIT_BITS) + terms[i, j]
+        total *= x
+        total += half
+        total >>= _UNIT_BITS
+        total += line[:, None]
+    return total
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -182,9 +269,8 @@ def _keys6(d: int, n: int) -> int:
     return 0
 
 
-def _positions(step: int, origin: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole pixel and phase of the sites first..last-1, int64."""
-    position = np.arange(first, last, dtype=np.int64) * step + origin
+def _whole_and_phase(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole pixel and phase of positions in 2**-24 pixels, int64."""
     shift = FRACTION_BITS - PHASE_BITS
     position = (position + (1 << (shift - 1))) >> shift
     return position >> PHASE_BITS, position & ((1 << PHASE_BITS) - 1)
@@ -194,26 +280,42 @@ class Guide:
     """The oriented JPEG, resampled to photosites, in bands of rows.
 
     pixels: uint8 (H, W, 3), already oriented (:func:`orient`).
-    left, right: columns of the mosaic, half open; they may lie outside it.
+    width, height: of the mosaic. reach: columns beyond it, on both sides, that
+        bands have too.
     Sites outside the JPEG see its nearest edge pixel.
     """
 
-    def __init__(self, pixels: np.ndarray, alignment: Alignment, left: int, right: int) -> None:
+    def __init__(
+        self, pixels: np.ndarray, alignment: Alignment, width: int, height: int, reach: int
+    ) -> None:
         self._pixels = pixels
         self._alignment = alignment
-        whole, phase = _positions(alignment.step_x, alignment.origin_x, left, right)
-        limit = pixels.shape[1] - 1
-        self._columns = np.clip(whole[:, None] + np.arange(-2, 4), 0, limit)
-        self._column_taps = kernel()[phase]
-        self._exact_columns = not phase.any()
+        self._size = width, height
+        self._sites = np.arange(-reach, width + reach, dtype=np.int64)
 
     def band(self, top: int, bottom: int) -> np.ndarray:
         """Guide of rows top..bottom-1, which may lie outside the mosaic.
 
-        int16 (3, bottom - top, right - left), 0..4080. The result does not
+        int16 (3, bottom - top, width + 2 reach), 0..4080. The result does not
         depend on how rows are grouped into bands.
         """
-        whole, phase = _positions(self._alignment.step_y, self._alignment.origin_y, top, bottom)
+        if self._alignment.warp is None:
+            rows = np.arange(top, bottom, dtype=np.int64)
+            u, v = self._alignment.positions(rows, self._sites, *self._size)
+            planes = self._straight(u[0], v[:, 0])
+        else:
+            planes = np.empty((3, bottom - top, len(self._sites)), np.int16)
+            step = 8  # the many intermediate arrays then stay in the cache
+            for first in range(top, bottom, step):
+                rows = np.arange(first, min(first + step, bottom), dtype=np.int64)
+                u, v = self._alignment.positions(rows, self._sites, *self._size)
+                planes[:, first - top : first - top + step] = self._warped(u, v)
+        np.clip(planes, 0, GUIDE_MAX, out=planes)
+        return planes
+
+    def _straight(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Resampling where columns and rows are independent: int16 (3, rows, columns)."""
+        whole, phase = _whole_and_phase(v)
         limit = self._pixels.shape[0] - 1
         if not phase.any():
             rows = self._pixels[np.clip(whole, 0, limit)]
@@ -223,19 +325,56 @@ class Guide:
             first = int(np.clip(whole[0] - 2, 0, limit))
             last = int(np.clip(whole[-1] + 3, 0, limit))
             source = np.ascontiguousarray(self._pixels[first : last + 1].transpose(2, 0, 1))
-            total = np.zeros((3, bottom - top, source.shape[2]), dtype=np.int32)
+            total = np.zeros((3, len(v), source.shape[2]), dtype=np.int32)
             for tap in range(_TAPS):
                 rows = source[:, np.clip(whole + (tap - 2), 0, limit) - first]
                 total += rows * taps[:, tap][None, :, None]
             # 8 + 8 bits down to 12, keeping overshoot for the horizontal pass
             planes = ((total + 8) >> 4).astype(np.int16)
-        if self._exact_columns:
-            planes = np.take(planes, self._columns[:, 2], axis=2)
-        else:
-            total = np.zeros((3, bottom - top, len(self._columns)), dtype=np.int32)
-            for tap in range(_TAPS):
-                columns = np.take(planes, self._columns[:, tap], axis=2)
-                total += columns * self._column_taps[:, tap]
-            planes = ((total + 128) >> TAP_BITS).astype(np.int16)
-        np.clip(planes, 0, GUIDE_MAX, out=planes)
-        return planes
+        whole, phase = _whole_and_phase(u)
+        limit = self._pixels.shape[1] - 1
+        if not phase.any():
+            plain: np.ndarray = np.take(planes, np.clip(whole, 0, limit), axis=2)
+            return plain
+        taps = kernel()[phase]
+        total = np.zeros((3, len(v), len(u)), dtype=np.int32)
+        for tap in range(_TAPS):
+            columns = np.take(planes, np.clip(whole + (tap - 2), 0, limit), axis=2)
+            total += columns * taps[:, tap]
+        total += 1 << (TAP_BITS - 1)
+        total >>= TAP_BITS
+        return total.astype(np.int16)
+
+    def _warped(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Resampling where every site has its own phases: int16 (3, rows, columns)."""
+        column, phase_x = _whole_and_phase(u)
+        row, phase_y = _whole_and_phase(v)
+        bottom, right = (n - 1 for n in self._pixels.shape[:2])
+        first = int(np.clip(row.min() - 2, 0, bottom))
+        last = int(np.clip(row.max() + 3, 0, bottom))
+        # the three colours in one integer are looked up and weighed at once
+        wide = self._pixels[first : last + 1].astype(np.int64)
+        wide <<= np.array([0, _FIELD_BITS, 2 * _FIELD_BITS])
+        packed = wide.sum(axis=2).ravel()
+        stride = right + 1
+        lines = [(np.clip(row + (tap - 2), 0, bottom) - first) * stride for tap in range(_TAPS)]
+        taps_x, taps_y = (
+            np.ascontiguousarray(np.moveaxis(kernel()[phase].astype(np.int64), 2, 0))
+            for phase in (phase_x, phase_y)
+        )
+        # keeps the fields from borrowing from one another
+        bias = 1 << (_FIELD_BITS - 1)
+        biases = bias | bias << _FIELD_BITS | bias << 2 * _FIELD_BITS
+        total = np.zeros((3, *u.shape), np.int32)
+        for tap_x in range(_TAPS):
+            across = np.clip(column + (tap_x - 2), 0, right)
+            sums = np.full(u.shape, biases, np.int64)
+            for tap_y in range(_TAPS):
+                sums += packed.take(lines[tap_y] + across) * taps_y[tap_y]
+            for colour in range(3):
+                field = (sums >> (colour * _FIELD_BITS)) & ((1 << _FIELD_BITS) - 1)
+                value = ((field - bias) + 8) >> 4
+                total[colour] += (value * taps_x[tap_x]).astype(np.int32)
+        total += 1 << (TAP_BITS - 1)
+        total >>= TAP_BITS
+        return total.astype(np.int16)

@@ -6,7 +6,7 @@ first of a reduced mosaic and then of the full one, each giving the place where
 it matches best; a line per axis, fitted robustly through these, gives scale
 and offset to a few hundredths of a photosite. *Judge*: the blocks of a true
 pair agree with the lines; those of another shot agree by chance, which
-thousands of measured blocks put below one in twenty (docs/results).
+no pair that was measured puts above one in ten (docs/results).
 
 Floating point is fine here: only the encoder searches, and what it finds is
 stored in integers (:class:`rawcodec.photo.align.Alignment`).
@@ -15,7 +15,7 @@ stored in integers (:class:`rawcodec.photo.align.Alignment`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ from PIL import Image
 from ..errors import AlignmentError
 from ..mosaic import Mosaic, planes
 from ..sensor import Sensor
-from .align import FRACTION_BITS, Alignment, orient
+from .align import FRACTION_BITS, TERMS, WARP_BITS, Alignment, Warp, orient
 
 SMALL = 192
 """Longest side of the pictures that are searched, in pixels."""
@@ -47,7 +47,7 @@ MIN_BLOCKS = 8
 """Fewer agreeing blocks prove nothing."""
 
 MIN_AGREEMENT = 0.3
-"""Share of the matched blocks that must agree: true pairs show 0.9, others 0.05."""
+"""Share of the matched blocks that must agree: true pairs show 0.8, others 0.1."""
 
 SNAP = 0.35
 """A fit within this many pixels of a plain crop is taken for a plain crop."""
@@ -58,7 +58,21 @@ _FLOOR = np.float32(0.002)
 _NEUTRAL = np.float32(1 / 255)
 """A JPEG's contrast below one code value is no texture."""
 
+MIN_BEND = 0.6
+"""A warp must move a tenth of the blocks by this share of a sample to be one."""
+
+MAX_SKEW = 0.08
+"""Largest difference of a map's coefficients from the plain ones: 4 degrees and more."""
+
 Corner = tuple[int, int]
+Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Block centres (x, y) in photosites, and where they are (u, v) in the JPEG: (n,) each."""
+
+FLAT_RAW = 0.003
+"""Deviation of a block of companded green, whose mean is about 1, below which it is flat."""
+
+FLAT_JPEG = 0.7
+"""Deviation of a block of the JPEG, in code values, below which it is flat."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +93,45 @@ class Registration:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Oriented JPEG column = scale_x * x + origin_x, and so for rows."""
+    """Oriented JPEG column = scale_x * x + origin_x + warp, and so for rows.
+
+    warp: coefficients in JPEG pixels of the terms of x (first row) and of y, as
+        :class:`rawcodec.photo.align.Warp` has them, float64 (2, 21); or None.
+    middle, unit: what a warp's coordinates are relative to: the mosaic's middle
+        (x, y) and half its longer side.
+    """
 
     orientation: int
     scale_x: float
     origin_x: float
     scale_y: float
     origin_y: float
+    middle: tuple[float, float]
+    unit: float
+    warp: np.ndarray | None = None
+
+    def place(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and rows in the JPEG of sites (x, y): float64 (n,) each."""
+        u = self.scale_x * x + self.origin_x
+        v = self.scale_y * y + self.origin_y
+        if self.warp is not None:
+            terms = self.terms(x, y)
+            u, v = u + terms @ self.warp[0], v + terms @ self.warp[1]
+        return u, v
+
+    def terms(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Powers of the relative position: float64 (n, 21)."""
+        x = (np.asarray(x) - self.middle[0]) / self.unit
+        y = (np.asarray(y) - self.middle[1]) / self.unit
+        return np.stack([x**i * y**j for i, j in TERMS], axis=-1)
 
     def box(self, corner: Corner, span: int) -> tuple[float, float, float, float]:
         """Edges in the JPEG of span x span photosites whose first is at corner (y, x)."""
-        top, left = corner
-        return (
-            self.scale_x * (left - 0.5) + self.origin_x + 0.5,
-            self.scale_y * (top - 0.5) + self.origin_y + 0.5,
-            self.scale_x * (left + span - 0.5) + self.origin_x + 0.5,
-            self.scale_y * (top + span - 0.5) + self.origin_y + 0.5,
-        )
+        middle = (span - 1) / 2
+        u, v = self.place(np.array([corner[1] + middle]), np.array([corner[0] + middle]))
+        half_u, half_v = self.scale_x * span / 2, self.scale_y * span / 2
+        centre_u, centre_v = float(u[0]) + 0.5, float(v[0]) + 0.5
+        return centre_u - half_u, centre_v - half_v, centre_u + half_u, centre_v + half_v
 
 
 def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> Registration:
@@ -114,7 +150,7 @@ def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> R
     if not candidates:
         raise AlignmentError(
             f"a picture of {green.width}x{green.height} cannot be a rendering of a raw of "
-            f"{width}x{height}: a JPEG between the sensor's scale and a quarter of it is needed"
+            f"{width}x{height}; give a JPEG between the sensor's scale and a quarter of it"
         )
     best = None
     for candidate in candidates:
@@ -163,9 +199,11 @@ class _Reduced:
         for colour, black, index in planes(self.mosaic.sensor):
             if colour == 1:
                 start = [n.start or 0 for n in index[:2] if isinstance(n, slice)]
+                # every eighth site at most, and one at least
                 sparse = self.mosaic.samples[index][::8, ::8].astype(np.float32) - black
+                mean = float(sparse.mean()) if sparse.size else 0.0
                 blacks[start[0], start[1]] = black
-                gains[start[0], start[1]] = 1 / max(float(sparse.mean()), 1.0)
+                gains[start[0], start[1]] = 1 / max(mean, 1.0)
         return blacks, gains
 
     @property
@@ -300,6 +338,8 @@ def _search(reduced: _Reduced, green: Image.Image, width: int, height: int) -> l
                     -scale * left * step + (scale - 1) / 2,
                     scale,
                     -scale * top * step + (scale - 1) / 2,
+                    ((width - 1) / 2, (height - 1) / 2),
+                    max(width, height) / 2,
                 )
                 found.append((float(inside.flat[best] / norm), fit))
     found.sort(key=lambda item: -item[0])
@@ -342,20 +382,83 @@ def _refine(reduced: _Reduced, green: Image.Image, fit: _Fit) -> Registration | 
         corners = _corners(reduced, oriented.size, fit, size * factor)
         if len(corners) < MIN_BLOCKS:
             return None
-        x, y, u, v = _match(reduced, oriented, fit, corners, size, factor)
-        across = _line(x, u, fit.scale_x, factor * fit.scale_x)
-        down = _line(y, v, fit.scale_y, factor * fit.scale_y)
-        agree = (np.abs(across[0] * x + across[1] - u) < factor * fit.scale_x) & (
-            np.abs(down[0] * y + down[1] - v) < factor * fit.scale_y
-        )
-        if level + 1 < len(levels) and agree.sum() < MIN_BLOCKS // 2:
+        points = _match(reduced, oriented, fit, corners, size, factor)
+        if len(points[0]) < MIN_BLOCKS:
             return None
-        fit = _Fit(fit.orientation, *across, *down)
-    if agree.sum() < MIN_BLOCKS:
-        return None
-    off = np.hypot(across[0] * x + across[1] - u, down[0] * y + down[1] - v)[agree]
-    alignment = _snap(fit, shape[1], shape[0])
-    return Registration(alignment, len(x), float(agree.mean()), float(np.median(off)) / fit.scale_x)
+        fit, off = _fit_all(fit, points, factor * fit.scale_x)
+        agree = off < factor * fit.scale_x
+        needed = MIN_BLOCKS if level + 1 == len(levels) else MIN_BLOCKS // 2
+        if agree.sum() < needed:
+            return None
+    return Registration(
+        _alignment(fit, shape[1], shape[0]),
+        len(off),
+        float(agree.mean()),
+        float(np.median(off[agree])) / fit.scale_x,
+    )
+
+
+def _fit_all(fit: _Fit, points: Points, tolerance: float) -> tuple[_Fit, np.ndarray]:
+    """A fit to matched blocks, and their distances from it in JPEG pixels.
+
+    A line per axis, and a warp on top of it only where the lines leave much to
+    explain: blocks that disagree, or a bend that many blocks see.
+    """
+    x, y, u, v = points
+    across = _line(x, u, fit.scale_x, tolerance)
+    down = _line(y, v, fit.scale_y, tolerance)
+    lines = replace(
+        fit,
+        scale_x=across[0],
+        origin_x=across[1],
+        scale_y=down[0],
+        origin_y=down[1],
+        warp=None,
+    )
+    off = _distances(lines, points)
+    agree = off < tolerance
+    bent = _bend(lines, points, tolerance)
+    if bent is None:
+        return lines, off
+    bent_off = _distances(bent, points)
+    bent_agree = bent_off < tolerance
+    gained = float(bent_agree.mean() - agree.mean())
+    both = agree & bent_agree
+    sharper = both.any() and np.median(bent_off[both]) < 0.6 * np.median(off[both])
+    bend = np.hypot(*(a - b for a, b in zip(bent.place(x, y), lines.place(x, y), strict=True)))
+    visible = float(np.quantile(bend, 0.9)) > MIN_BEND * tolerance
+    if visible and (gained > 0.1 or (gained > -0.02 and sharper)):
+        return bent, bent_off
+    return lines, off
+
+
+def _distances(fit: _Fit, points: Points) -> np.ndarray:
+    x, y, u, v = points
+    found_u, found_v = fit.place(x, y)
+    distances: np.ndarray = np.hypot(found_u - u, found_v - v)
+    return distances
+
+
+def _bend(lines: _Fit, points: Points, tolerance: float) -> _Fit | None:
+    """The lines and a warp, grown outwards from blocks that agree with one affine map."""
+    x, y, u, v = points
+    terms = lines.terms(x, y)
+    rest = np.stack([u, v]) - np.stack(lines.place(x, y))
+    agree = _affine_votes(lines, points, 2 * tolerance)
+    degrees = np.array([i + j for i, j in TERMS])
+    warp = np.zeros((2, len(TERMS)))
+    for degree, reach in ((1, 4), (1, 4), (3, 4), (3, 3), (3, 2), (3, 2), (5, 2), (5, 1.5), (5, 1)):
+        used = np.flatnonzero(degrees <= degree)
+        if agree.sum() < 2 * len(used):
+            continue
+        part = terms[agree][:, used]
+        # high powers are kept small where few blocks hold them
+        ridge = np.diag(1e-7 * degrees[used] ** 2 * agree.sum())
+        solved = np.linalg.solve(part.T @ part + ridge, part.T @ rest[:, agree].T)
+        warp = np.zeros((2, len(TERMS)))
+        warp[:, used] = solved.T
+        agree = np.hypot(*(rest - warp @ terms.T)) < reach * tolerance
+    return replace(lines, warp=warp) if warp.any() else None
 
 
 def _corners(reduced: _Reduced, jpeg_size: tuple[int, int], fit: _Fit, span: int) -> list[Corner]:
@@ -398,6 +501,29 @@ def _starts(part: int, parts: int, length: int, span: int, factor: int) -> list[
     return sorted(s for s in starts if s >= 0)
 
 
+def _affine_votes(fit: _Fit, points: Points, tolerance: float) -> np.ndarray:
+    """Blocks within tolerance of the affine map that most are: bool (n,), by RANSAC."""
+    x, y, u, v = points
+    ones = np.stack([np.ones_like(x), x, y], axis=-1)
+    triples = np.random.default_rng(0).integers(0, len(x), (2000, 3))
+    corners = ones[triples]
+    # three blocks in a row hold no plane
+    area = np.abs(np.linalg.det(corners))
+    triples = triples[area > 0.01 * np.ptp(x) * np.ptp(y)]
+    if not len(triples):
+        return np.zeros(len(x), bool)
+    maps = np.linalg.solve(ones[triples], np.stack([u, v], axis=-1)[triples])
+    linear = np.array([[fit.scale_x, 0], [0, fit.scale_y]])
+    plausible = np.abs(maps[:, 1:] / fit.scale_x - linear / fit.scale_x).max(axis=(1, 2)) < MAX_SKEW
+    maps = maps[plausible]
+    if not len(maps):
+        return np.zeros(len(x), bool)
+    off = np.linalg.norm(ones @ maps - np.stack([u, v], axis=-1), axis=2)
+    votes = (off < tolerance).sum(axis=1)
+    agree: np.ndarray = off[votes.argmax()] < tolerance
+    return agree
+
+
 def _match(
     reduced: _Reduced,
     oriented: Image.Image,
@@ -405,8 +531,8 @@ def _match(
     corners: list[Corner],
     size: int,
     factor: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Block centres (x, y) in photosites and where they were found (u, v) in the JPEG."""
+) -> Points:
+    """Centres of the textured blocks, and where they were found in the JPEG."""
     span = size * factor
     ours = reduced.blocks(corners, size, factor)
     theirs = np.stack(
@@ -418,12 +544,12 @@ def _match(
             for c in corners
         ]
     )
-    dy, dx = _shifts(ours, theirs / 255)
-    centre = (span - 1) / 2
-    y, x = np.array(corners, np.float64).T + centre
-    u = fit.scale_x * (x + dx * factor) + fit.origin_x
-    v = fit.scale_y * (y + dy * factor) + fit.origin_y
-    return x, y, u, v
+    # flat blocks correlate with nothing, and would all vote for the same shift
+    textured = (ours.std(axis=(1, 2)) > FLAT_RAW) & (theirs.std(axis=(1, 2)) > FLAT_JPEG)
+    dy, dx = _shifts(ours[textured], theirs[textured] / 255)
+    y, x = np.array(corners, np.float64)[textured].T + (span - 1) / 2
+    u, v = fit.place(x, y)
+    return x, y, u + fit.scale_x * dx * factor, v + fit.scale_y * dy * factor
 
 
 def _shifts(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -481,22 +607,28 @@ def _line(x: np.ndarray, u: np.ndarray, scale: float, tolerance: float) -> tuple
     return slope, origin
 
 
-def _snap(fit: _Fit, width: int, height: int) -> Alignment:
+def _alignment(fit: _Fit, width: int, height: int) -> Alignment:
     """Fixed-point alignment; a plain crop where the fit is one within its error.
 
     The edges of sharpened or laterally aberrated pictures pull the fit by a
     tenth of a pixel or two, and a pixel-exact guide is worth up to 1 dB.
     """
-    values = []
-    for scale, origin, length in (
-        (fit.scale_x, fit.origin_x, width),
-        (fit.scale_y, fit.origin_y, height),
-    ):
-        middle = (length - 1) / 2
-        whole = round(scale * middle + origin - middle)
-        ends = (origin - whole, (scale - 1) * (length - 1) + origin - whole)
-        values += [1.0, float(whole)] if max(map(abs, ends)) < SNAP else [scale, origin]
-    return Alignment.from_floats(fit.orientation, *values)
+    if fit.warp is not None:
+        x, y = (tuple(round(float(c) * (1 << WARP_BITS)) for c in row) for row in fit.warp)
+        across, down = (fit.scale_x, fit.origin_x), (fit.scale_y, fit.origin_y)
+        return Alignment.from_floats(fit.orientation, *across, *down, warp=Warp(x, y))
+    across, down = (
+        _snap(fit.scale_x, fit.origin_x, width),
+        _snap(fit.scale_y, fit.origin_y, height),
+    )
+    return Alignment.from_floats(fit.orientation, *across, *down)
+
+
+def _snap(scale: float, origin: float, length: int) -> tuple[float, float]:
+    middle = (length - 1) / 2
+    whole = round(scale * middle + origin - middle)
+    ends = (origin - whole, (scale - 1) * (length - 1) + origin - whole)
+    return (1.0, float(whole)) if max(map(abs, ends)) < SNAP else (scale, origin)
 
 
 def _textureless(reduced: _Reduced, green: Image.Image) -> bool:
@@ -541,7 +673,7 @@ def _from_sizes(sensor: Sensor, green: Image.Image, jpeg_orientation: int) -> Re
         return Registration(alignment, 0, 0.0, 0.0)
     raise AlignmentError(
         f"neither picture has any texture to compare, and {green.width}x{green.height} is not "
-        f"the shape of a raw of {sensor.width}x{sensor.height}"
+        f"the shape of a raw of {sensor.width}x{sensor.height}; give the JPEG of the same shot"
     )
 
 

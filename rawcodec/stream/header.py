@@ -23,6 +23,9 @@ NAME_LIMIT: Final = 64
 WRITER_LIMIT: Final = 32
 """The most bytes of the writer's name."""
 
+SITE_LIMIT: Final = 1 << 29
+"""The most photosites of the visible mosaic."""
+
 PERIOD_LIMIT: Final = 8
 """The most rows and columns of a CFA's pattern."""
 
@@ -45,7 +48,7 @@ class Header:
         without its metadata segments. It decides nothing: when the pixels
         differ, it tells another file from another JPEG decoder.
     mosaic_digest: 16 bytes, ``Mosaic.digest`` of the decoded mosaic.
-    quality: one of ``QUALITIES``.
+    quality: one of ``QUALITIES``; ``tone`` if and only if there is no model.
     psnr_db: of the decoded mosaic against the raw, at least 0; infinite if
         lossless. Kept to 1/1000 dB.
     max_error: largest absolute error in DN.
@@ -271,7 +274,7 @@ def _psnr_code(psnr_db: float) -> int:
     """1/1000 dB, and all ones for infinite."""
     if psnr_db == math.inf:
         return _PSNR_INFINITE
-    if not 0 <= psnr_db * 1000 < _PSNR_INFINITE - 1:
+    if not 0 <= psnr_db * 1000 < _PSNR_INFINITE - 0.5:
         raise ValueError(f"a PSNR of {psnr_db} dB is not possible")
     return round(psnr_db * 1000)
 
@@ -288,6 +291,8 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 def _check_sensor(sensor: Sensor) -> None:
     _check_range("width", sensor.width, 1, 0xFFFF)
     _check_range("height", sensor.height, 1, 0xFFFF)
+    if sensor.width * sensor.height > SITE_LIMIT:
+        raise ValueError(f"{sensor.width}x{sensor.height} are more than {SITE_LIMIT} photosites")
     _check_range("white level", sensor.white, 1, 0xFFFF)
     _check_range("orientation", sensor.orientation, 1, 8)
     if sensor.cfa:
@@ -327,6 +332,8 @@ def _check_rest(header: Header) -> None:
             raise ValueError(f"the {name} has {len(value)} bytes instead of {size}")
     if header.quality not in QUALITIES:
         raise ValueError(f"the quality {header.quality!r} is not one of {', '.join(QUALITIES)}")
+    if (header.quality == "tone") != (not header.model):
+        raise ValueError(f"the quality {header.quality} does not fit the model {header.model!r}")
     _check_range("largest error", header.max_error, 0, 0xFFFF)
     if header.model:
         # The id selects a file of weights: nothing in it may lead elsewhere.

@@ -27,7 +27,7 @@ MIN_SHIFT, MAX_SHIFT = 3, 12
 """Spacings of the border grid, as powers of two."""
 
 NODE_LIMIT = 1 << 14
-"""Most nodes of a border grid, per colour."""
+"""Most coded nodes of a border grid, per colour."""
 
 # Ratio of the frequencies of |k| + 1 and |k|, in 1/256, from the smallest
 # residuals to the largest, and of the wide part that every table has a share of
@@ -228,17 +228,18 @@ def code_rows(
 def code(
     coder: Coder,
     sensor: Sensor,
-    covered: tuple[int, int, int, int],
+    reached: np.ndarray | None,
     head: bytes,
     tone: Tone | None,
 ) -> Tone:
     """Code a tone layer; returns it as the decoder will have it.
 
-    covered: left, top, right, bottom of the sites that the JPEG reaches
-    (:meth:`rawcodec.photo.align.Alignment.covered` with ``MARGIN``). head: what
-    ``pack_head`` gave. tone: quantised (whole steps), or None to decode.
+    reached: bool (H, W), the sites that the JPEG reaches with ``MARGIN``
+    (:meth:`rawcodec.photo.align.Alignment.reached`); None for all.
+    head: what ``pack_head`` gave. tone: quantised (whole steps), or None to
+    decode.
 
-    Raises ValueError where ``head`` is not valid.
+    Raises ValueError where ``head`` is not valid, or the border has too many nodes.
     """
     taps, steps, shift = unpack_head(head)
     colours = t.used_colours(sensor)
@@ -254,10 +255,9 @@ def code(
         for colour in colours:
             code_rows(coder, rows(colour, colours, values, residuals), values, residuals, given)
     border = None
-    uncovered = covered != (0, 0, sensor.width, sensor.height)
-    if uncovered:
+    if reached is not None:
         border = _code_border(
-            coder, sensor, covered, steps.border, shift, tone.border if tone else None
+            coder, sensor, reached, steps.border, shift, tone.border if tone else None
         )
     out = np.zeros_like(table)
     for colour in colours:
@@ -274,12 +274,14 @@ def code(
 def _code_border(
     coder: Coder,
     sensor: Sensor,
-    covered: tuple[int, int, int, int],
+    reached: np.ndarray,
     step: int,
     shift: int,
     given: Border | None,
 ) -> Border:
-    mask = t.border_mask(sensor, covered, shift)
+    mask = t.border_mask(sensor, reached, shift)
+    if mask.sum() > NODE_LIMIT:
+        raise ValueError(f"a border of {mask.sum()} nodes is more than {NODE_LIMIT}")
     colours = t.used_colours(sensor)
     values = np.zeros((3, *mask.shape), np.int32)
     if given is not None:

@@ -12,9 +12,11 @@ the error against the bits of each choice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..mosaic import Mosaic, planes
 from . import coding
@@ -22,8 +24,14 @@ from . import table as t
 from .coding import Steps
 from .table import Border, Tone
 
-SAMPLES = 160_000
-"""Sites that the fit looks at, at most."""
+SAMPLES = 600_000
+"""Sites that the fit looks at, at most: fewer cost quality and bytes (docs/DESIGN.md)."""
+
+PART = 6
+"""The first rounds look at one site in so many."""
+
+MAX_BANDS = 240
+"""Rows of the pattern that the sample comes from, at most."""
 
 ROUNDS = 4
 """Rounds of table, gains and filter."""
@@ -67,18 +75,23 @@ class _Sample:
     slopes: np.ndarray
     level: np.ndarray
 
+    def part(self, which: slice) -> _Sample:
+        """Some of the sites."""
+        return _Sample(*(getattr(self, name)[which] for name in _FIELDS))
+
 
 def sample_sites(
-    mosaic: Mosaic, guide: GuideBand, covered: tuple[int, int, int, int]
+    mosaic: Mosaic, guide: GuideBand, reached: np.ndarray | None
 ) -> dict[int, _Sample]:
-    """A random sample of covered sites, by colour, the same for the same photo."""
+    """A random sample of the sites reached, by colour, the same for the same photo."""
     sensor = mosaic.sensor
     rng = np.random.default_rng(0)
-    left, top, right, bottom = covered
     period = sensor.period[0]
-    share = SAMPLES / max((right - left) * (bottom - top), 1)
+    lines = np.arange(sensor.height) if reached is None else np.flatnonzero(reached.any(axis=1))
+    top, bottom = int(lines[0]), int(lines[-1]) + 1
+    share = SAMPLES / ((bottom - top) * sensor.width)
     # whole periods of rows, evenly down the picture, and random sites in each
-    count = int(np.clip((bottom - top) // period * np.sqrt(share) * 2, 1, 160))
+    count = int(np.clip((bottom - top) // period * np.sqrt(share) * 2, 1, MAX_BANDS))
     starts = np.unique(np.linspace(top, max(top, bottom - period), count).astype(int))
     starts = np.unique(starts // period * period)
     parts: dict[int, list[_Sample]] = {c: [] for c in t.used_colours(sensor)}
@@ -92,10 +105,11 @@ def sample_sites(
             row, column = (s.start or 0 for s in index[:2] if isinstance(s, slice))
             columns_step = index[1].step or 1 if isinstance(index[1], slice) else 1
             y = start + row
-            if row >= rows or not top <= y < bottom:
+            if row >= rows:
                 continue
             x = np.arange(column, sensor.width, columns_step)
-            x = x[(x >= left) & (x < right)]
+            if reached is not None:
+                x = x[reached[y, x]]
             wanted = max(1, int(per_row / (columns_step if not sensor.linear else 3)))
             if len(x) > wanted:
                 x = rng.choice(x, wanted, replace=False)
@@ -148,7 +162,7 @@ def _normal(
     matrix = np.zeros((nodes, nodes))
     vector = np.zeros(nodes)
     # all points of a cell share their nodes: one small product a cell
-    order = np.argsort(index[:, 0], kind="stable")
+    order = np.argsort(index[:, 0].astype(np.uint16), kind="stable")
     cells = index[order, 0]
     weight, target = weight[order], target[order]
     starts = np.flatnonzero(np.diff(cells, prepend=-1))
@@ -181,30 +195,45 @@ _GAIN_SHAPE = (t.LEVELS, t.ROWS, t.COLUMNS)
 class _Problem:
     """The state of a fit: float parameters, in units of 1, per colour."""
 
-    def __init__(self, samples: dict[int, _Sample]) -> None:
+    def __init__(self, samples: dict[int, _Sample], start: _Problem | None = None) -> None:
         self.samples = samples
-        self.table = {c: np.zeros(t.NODES**3) for c in samples}
-        self.gains = {c: np.ones(int(np.prod(_GAIN_SHAPE))) for c in samples}
-        self.set_taps(np.zeros(5))
+        if start is None:
+            self.table = {c: np.zeros(t.NODES**3) for c in samples}
+            self.gains = {c: np.ones(int(np.prod(_GAIN_SHAPE))) for c in samples}
+        else:
+            self.table, self.gains = dict(start.table), dict(start.gains)
+        self._rgb: dict[int, np.ndarray] = {}
+        self._at_table: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._at_gains: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.taps = np.zeros(5)
         weight = sum(len(s.level) for s in samples.values()) / 60_000
         self.table_smooth = 1e-3 * weight * _smoothness(_TABLE_SHAPE)
         self.table_smooth += 1e-9 * weight * np.eye(len(self.table_smooth))
         self.gain_smooth = 3e-3 * weight * _smoothness(_GAIN_SHAPE)
         self.gain_smooth += 1e-3 * weight * np.eye(len(self.gain_smooth))
-        self._first = True
+        self._first = start is None
+        if start is None:
+            self.set_taps(self.taps)
 
     def set_taps(self, taps: np.ndarray) -> None:
         self.taps = taps
-        self._rgb = {}
-        self._at_table = {}
-        self._at_gains = {}
-        for colour, sample in self.samples.items():
+
+        def place(colour: int) -> None:
+            sample = self.samples[colour]
             filtered = sample.centre + np.einsum("nck,c->nk", sample.slopes, taps)
             rgb = np.clip(filtered, 0, 1)
             brightness = (rgb[:, 0] + 2 * rgb[:, 1] + rgb[:, 2]) / 4
             self._rgb[colour] = rgb
             self._at_table[colour] = _interpolation(list(rgb.T), _TABLE_SHAPE)
             self._at_gains[colour] = _interpolation([brightness, sample.y, sample.x], _GAIN_SHAPE)
+
+        self._each(place)
+
+    def _each(self, task: Callable[[int], None]) -> None:
+        """Do a task for every colour, side by side."""
+        with ThreadPoolExecutor(len(self.samples)) as threads:
+            for _ in threads.map(task, self.samples):
+                pass  # draws the exceptions out
 
     def base(self, colour: int) -> np.ndarray:
         """Companded values before the gain."""
@@ -246,26 +275,27 @@ class _Problem:
         return matrix + self.gain_smooth, vector
 
     def fit_table(self) -> None:
-        for colour in self.samples:
+        def fit(colour: int) -> None:
             self.table[colour] = np.linalg.solve(*self.table_equations(colour))
+
+        self._each(fit)
         self._first = False
 
     def fit_gains(self) -> None:
-        for colour in self.samples:
+        def fit(colour: int) -> None:
             self.gains[colour] = 1 + np.linalg.solve(*self.gain_equations(colour))
+
+        self._each(fit)
 
     def fit_taps(self) -> None:
         matrix, vector = 1e-3 * np.eye(5), np.zeros(5)
         for colour, sample in self.samples.items():
-            # the filter is the same everywhere: a part of the sample fixes five numbers
-            part = slice(None, None, 3)
-            rgb = self._rgb[colour][part]
-            gain = self.gain(colour)[part]
-            value = self.base(colour)[part] * gain
+            rgb = self._rgb[colour]
+            gain = self.gain(colour)
+            value = self.base(colour) * gain
             slope = _gradient(self.table[colour], rgb) * gain[:, None] * ((rgb > 0) & (rgb < 1))
-            level = replace(sample, level=sample.level[part])
-            target, error = self.linearised(level, value)
-            design = np.einsum("nk,nck->nc", slope, sample.slopes[part]) * error[:, None]
+            target, error = self.linearised(sample, value)
+            design = np.einsum("nk,nck->nc", slope, sample.slopes) * error[:, None]
             matrix += design.T @ design
             vector += design.T @ ((target - value) * error)
         limit = 0.9 * t.FILTER_LIMIT / (1 << t.FILTER_BITS) * np.array(t.TAPS)
@@ -302,39 +332,54 @@ def _gradient(table: np.ndarray, rgb: np.ndarray) -> np.ndarray:
 def fit_tone(
     mosaic: Mosaic,
     guide: GuideBand,
-    covered: tuple[int, int, int, int],
+    reached: np.ndarray | None,
     pack: Callable[[Tone, bytes], bytes],
 ) -> tuple[Tone, bytes]:
     """Fit, quantise and pack the tone layer of one photo.
 
-    covered: left, top, right, bottom of the sites that the JPEG reaches, with
-    ``MARGIN``. pack: entropy-codes a quantised layer behind its head.
+    reached: bool (H, W), the sites that the JPEG reaches, with ``MARGIN``; None
+    for all. pack: entropy-codes a quantised layer behind its head.
 
     Returns the layer as the decoder will have it, and its payload of at most
     ``SIZE_LIMIT`` bytes.
     """
-    problem = _Problem(sample_sites(mosaic, guide, covered))
+    # The matrices are small, and colours are fitted side by side: a second level of
+    # threads gains nothing, and waits for long where the processors are busy.
+    with threadpool_limits(1, "blas"):
+        return _fit(mosaic, guide, reached, pack)
+
+
+def _fit(
+    mosaic: Mosaic,
+    guide: GuideBand,
+    reached: np.ndarray | None,
+    pack: Callable[[Tone, bytes], bytes],
+) -> tuple[Tone, bytes]:
+    sample = sample_sites(mosaic, guide, reached)
+    # a part of the sample fixes the filter and brings the rest near its solution
+    part = slice(None, None, PART)
+    draft = _Problem({c: s.part(part) for c, s in sample.items()})
     for _ in range(ROUNDS):
-        problem.fit_table()
-        problem.fit_gains()
-        problem.fit_taps()
+        draft.fit_table()
+        draft.fit_gains()
+        draft.fit_taps()
     taps = tuple(
         round(float(tap) / n * (1 << t.FILTER_BITS))
-        for tap, n in zip(problem.taps, t.TAPS, strict=True)
+        for tap, n in zip(draft.taps, t.TAPS, strict=True)
     )
+    problem = _Problem(sample, draft)
     problem.set_taps(np.array(taps) * t.TAPS / (1 << t.FILTER_BITS))
     problem.fit_table()
     problem.fit_gains()
-    whole = (0, 0, mosaic.sensor.width, mosaic.sensor.height)
     shift = coding.MIN_SHIFT
-    if covered != whole:
-        while _border_nodes(mosaic, covered, shift) > BORDER_NODES:
+    if reached is not None:
+        while int(t.border_mask(mosaic.sensor, reached, shift).sum()) > BORDER_NODES:
             shift += 1
     price, steps = PRICE * problem.error(), STEPS
     while True:
         tone = _quantise(problem, taps, steps, price)
-        if covered != whole:
-            border = fit_border(mosaic, covered, shift)
+        if reached is not None:
+            border = fit_border(mosaic, reached, shift)
             nodes = np.round(border.nodes / steps.border).astype(np.int32) * steps.border
             tone = replace(tone, border=Border(shift, nodes))
         payload = pack(tone, coding.pack_head(taps, steps, shift))
@@ -342,12 +387,8 @@ def fit_tone(
             return tone, payload
         price *= 2
         steps = Steps(*(min(2 * step, 1 << 12) for step in (steps.table, steps.gain, steps.border)))
-        if covered != whole:
+        if reached is not None:
             shift = min(shift + 1, coding.MAX_SHIFT)
-
-
-def _border_nodes(mosaic: Mosaic, covered: tuple[int, int, int, int], shift: int) -> int:
-    return int(t.border_mask(mosaic.sensor, covered, shift).sum())
 
 
 def _quantise(problem: _Problem, taps: tuple[int, ...], steps: Steps, price: float) -> Tone:
@@ -430,12 +471,11 @@ def _round(
             place += 1
 
 
-def fit_border(mosaic: Mosaic, covered: tuple[int, int, int, int], shift: int) -> Border:
+def fit_border(mosaic: Mosaic, reached: np.ndarray, shift: int) -> Border:
     """Companded values over the uncovered sites, by repeated weighted averages."""
     sensor = mosaic.sensor
-    mask = t.border_mask(sensor, covered, shift)
+    mask = t.border_mask(sensor, reached, shift)
     nodes = np.zeros((3, *mask.shape))
-    left, top, right, bottom = covered
     rng = np.random.default_rng(0)
     scale = 1 << t.UNIT_BITS
     points: dict[int, list[np.ndarray]] = {c: [] for c in t.used_colours(sensor)}
@@ -444,7 +484,7 @@ def fit_border(mosaic: Mosaic, covered: tuple[int, int, int, int], shift: int) -
             np.arange(length)[s]
             for length, s in zip((sensor.height, sensor.width), index[:2], strict=True)
         )
-        outside = ~(((ys >= top) & (ys < bottom))[:, None] & ((xs >= left) & (xs < right)))
+        outside = ~reached[index[:2]]
         y, x = (n.astype(np.int64) for n in np.nonzero(outside))
         if len(y) > _BORDER_SAMPLES:
             chosen = rng.choice(len(y), _BORDER_SAMPLES, replace=False)

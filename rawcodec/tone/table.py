@@ -217,14 +217,14 @@ def predict_band(
     sensor: Sensor,
     guide: np.ndarray,
     top: int,
-    covered: tuple[int, int, int, int],
+    reached: np.ndarray | None,
     out: np.ndarray,
 ) -> None:
     """Predict the mosaic's rows top, top + 1... into ``out``.
 
     guide: int16 (3, rows + 4, W + 4): the guide of these rows with two more
-        sites on every side. covered: left, top, right, bottom of the sites
-        that the guide reaches. out: uint16 (rows, W), or (rows, W, 3).
+        sites on every side. reached: bool (rows, W), the sites that the
+        JPEG reaches, or None for all. out: uint16 (rows, W), or (rows, W, 3).
 
     The result does not depend on how rows are grouped into bands.
     """
@@ -248,10 +248,15 @@ def predict_band(
         values += 1 << (GAIN_BITS - 1)
         values >>= GAIN_BITS
         values = values.reshape(shape)
-        if tone.border is not None:
-            y = np.arange(top + first, top + rows, rows_step)
-            x = np.arange(j, width, columns_step)
-            _predict_border(tone.border, colour, y, x, covered, values)
+        if tone.border is not None and reached is not None:
+            _predict_border(
+                tone.border,
+                colour,
+                np.arange(top + first, top + rows, rows_step),
+                np.arange(j, width, columns_step),
+                reached[first::rows_step, j::columns_step],
+                values,
+            )
         out[target] = expand(values, black, sensor.white)
 
 
@@ -260,17 +265,17 @@ def _predict_border(
     colour: int,
     y: np.ndarray,
     x: np.ndarray,
-    covered: tuple[int, int, int, int],
+    reached: np.ndarray,
     values: np.ndarray,
 ) -> None:
-    """Replace the companded values of sites (y, x) outside ``covered``."""
-    left, top, right, bottom = covered
-    above_below = (y < top) | (y >= bottom)
-    beside = (x < left) | (x >= right)
-    everything = np.ones_like(beside)
-    for rows, columns in ((above_below, everything), (~above_below, beside)):
-        if rows.any() and columns.any():
-            values[np.ix_(rows, columns)] = border_values(border, colour, y[rows], x[columns])
+    """Replace the companded values of sites (y, x) that the JPEG does not reach."""
+    missing = ~reached
+    rows, columns = (np.flatnonzero(missing.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return
+    part = np.ix_(rows, columns)
+    instead = border_values(border, colour, y[rows], x[columns])
+    values[part] = np.where(missing[part], instead, values[part])
 
 
 def border_values(border: Border, colour: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -289,19 +294,16 @@ def border_shape(sensor: Sensor, shift: int) -> tuple[int, int]:
     return (sensor.height - 1 >> shift) + 2, (sensor.width - 1 >> shift) + 2
 
 
-def border_mask(sensor: Sensor, covered: tuple[int, int, int, int], shift: int) -> np.ndarray:
+def border_mask(sensor: Sensor, reached: np.ndarray, shift: int) -> np.ndarray:
     """Which nodes of the border grid matter: bool (rows, columns).
 
-    Those that share a cell with an uncovered site.
+    The corners of cells that hold a site which the JPEG does not reach.
+    reached: bool (H, W).
     """
     rows, columns = border_shape(sensor, shift)
-    left, top, right, bottom = covered
-    y = np.arange(rows - 1) << shift
-    x = np.arange(columns - 1) << shift
-    ends_y = np.minimum(y + (1 << shift), sensor.height)
-    ends_x = np.minimum(x + (1 << shift), sensor.width)
-    inside = ((y >= top) & (ends_y <= bottom))[:, None] & ((x >= left) & (ends_x <= right))
-    cells = ~inside
+    size = 1 << shift
+    lines = np.logical_and.reduceat(reached, np.arange(0, sensor.height, size), axis=0)
+    cells = ~np.logical_and.reduceat(lines, np.arange(0, sensor.width, size), axis=1)
     mask = np.zeros((rows, columns), bool)
     for dy in (0, 1):
         for dx in (0, 1):

@@ -1,0 +1,101 @@
+"""Makes the golden sidecars, their table, and the bad files, from the checkout's root:
+
+    python tests/golden/make.py
+
+A sidecar that is there already is kept: every file that a release wrote must
+go on decoding, so these are added to, never edited. ``--force`` makes them all
+again, before the first release of a format.
+
+``xtrans.dng`` and ``xtrans.jpg`` are kept as files: a scene of smoothed noise
+behind an X-Trans filter, 264x198, with three black levels, flagged to be turned
+(orientation 6), and its turned and cropped JPEG, so that the border grid is in
+use. The other pair is the example photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import rawcodec
+from rawcodec.stream import container
+from rawcodec.stream.container import Chunk
+from rawcodec.stream.header import Header
+
+FOLDER = Path(__file__).resolve().parent
+BAD = FOLDER.parent / "bad"
+TABLE = FOLDER / "golden.json"
+
+PAIRS = {
+    "photo": ("../../examples/photo.dng", "../../examples/photo.jpg"),
+    "xtrans": ("xtrans.dng", "xtrans.jpg"),
+}
+"""Raw and JPEG of each golden sidecar, relative to this folder."""
+
+
+def make_golden(force: bool) -> None:
+    """Encode the pairs and write down what they decode to."""
+    table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    for name, (raw, jpeg) in PAIRS.items():
+        path = FOLDER / f"{name}.rmeta"
+        if path.exists() and not force:
+            continue
+        data = rawcodec.encode(FOLDER / raw, FOLDER / jpeg)
+        path.write_bytes(data)
+        digest = rawcodec.inspect(data).mosaic_digest
+        table[name] = {"jpeg": jpeg, "bytes": len(data), "mosaic_digest": digest}
+    TABLE.write_text(json.dumps(table, indent=2) + "\n")
+
+
+def make_bad(force: bool) -> None:
+    """Damage the small golden sidecar in every way that users meet."""
+    good = (FOLDER / "xtrans.rmeta").read_bytes()
+    chunks = {chunk.type: chunk for chunk in container.read(good)}
+    header = Header.unpack(chunks["HEAD"].payload)
+    alignment, tone = chunks["ALGN"].payload, chunks["TONE"].payload
+    model = dataclasses.replace(
+        header, quality="medium", model="latent-0", model_hash=bytes(range(16))
+    )
+
+    def rebuilt(kind: str, payload: bytes) -> bytes:
+        """A sidecar with one payload replaced, its checksums right."""
+        return container.write(
+            Chunk(kind, payload) if chunk.type == kind else chunk for chunk in chunks.values()
+        )
+
+    middle = len(good) // 2
+    files = {
+        "empty": b"",
+        "text": b"photo.dng photo.jpg\n",
+        "truncated": good[:middle],
+        "no-tail": good[: -container.TAIL_SIZE],
+        "text-mode": good.replace(b"\r\n", b"\n"),
+        "flipped-bit": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
+        "appended": good + b"\n",
+        "newer-format": good[:8] + (container.FORMAT_VERSION + 1).to_bytes(2, "little") + good[10:],
+        "model": rebuilt("HEAD", model.pack()),
+        "orientation": rebuilt("ALGN", b"\x09" + alignment[1:]),
+        "scale": rebuilt("ALGN", alignment[:1] + bytes(4) + alignment[5:]),
+        "tone-head": rebuilt("TONE", tone[:10]),
+        "tone-step": rebuilt("TONE", tone[:10] + bytes(2) + tone[12:]),
+        "tone-cut": rebuilt("TONE", tone[:-8]),
+        "tone-other": rebuilt("TONE", tone[:40] + bytes([tone[40] ^ 1]) + tone[41:]),
+        "digest": rebuilt("HEAD", dataclasses.replace(header, mosaic_digest=bytes(16)).pack()),
+    }
+    for name, data in files.items():
+        path = BAD / f"{name}.rmeta"
+        if force or not path.exists():
+            path.write_bytes(data)
+    jpeg = (FOLDER / "xtrans.jpg").read_bytes()
+    if force or not (BAD / "truncated.jpg").exists():
+        (BAD / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Makes the golden sidecars and the bad files.")
+    parser.add_argument("--force", action="store_true", help="make those that are there again")
+    arguments = parser.parse_args()
+    make_golden(arguments.force)
+    make_bad(arguments.force)

@@ -1,0 +1,151 @@
+"""docs/FORMAT.md says enough: a decoder written from it alone gives the same mosaics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dng import XTRANS, write_dng
+from PIL import Image
+from reference_decoder import Decoded
+from reference_decoder import decode as decode_by_the_document
+
+import rawcodec
+
+BAYER = ("RG", "GB")
+WHITE_BALANCE = (2.0, 1.0, 1.6)
+COLOURS = {"R": 0, "G": 1, "B": 2}
+
+Picture = Callable[[np.ndarray], np.ndarray]
+
+
+def scene(height: int, width: int, seed: int) -> np.ndarray:
+    """A linear picture, 0 to 1: smooth noise at several scales, and edges."""
+    rng = np.random.default_rng(seed)
+    field = np.zeros((height, width, 3))
+    for cell, strength in ((96, 1.0), (32, 0.6), (12, 0.4), (5, 0.25)):
+        for tint, share in (((1, 1, 1), 1.0), (rng.normal(size=3), 0.3)):
+            nodes = rng.normal(size=(height // cell + 2, width // cell + 2)).astype(np.float32)
+            smooth = Image.fromarray(nodes).resize((width, height), Image.Resampling.BICUBIC)
+            field += strength * share * np.asarray(smooth)[:, :, None] * np.asarray(tint)
+    y, x = np.mgrid[:height, :width]
+    for _ in range(12):
+        angle, middle = rng.uniform(0, np.pi), (rng.uniform(0, height), rng.uniform(0, width))
+        beyond = (x - middle[1]) * np.cos(angle) + (y - middle[0]) * np.sin(angle) > 0
+        field += np.where(beyond, 0.3, -0.3)[:, :, None] * rng.uniform(0.5, 1, 3)
+    return 1 / (1 + np.exp(-field - 0.3))
+
+
+def develop(linear: np.ndarray) -> np.ndarray:
+    """A camera's rendering of the scene, 8 bits: some contrast, gamma."""
+    curved = linear * linear * (3 - 2 * linear) * 0.4 + linear * 0.6
+    return np.rint(255 * curved ** (1 / 2.2)).astype(np.uint8)
+
+
+@dataclass
+class Case:
+    """A pair of a raw and its JPEG. `picture` makes the JPEG's pixels of the rendering."""
+
+    picture: Picture
+    cfa: tuple[str, ...] = BAYER
+    size: tuple[int, int] = (168, 232)
+    black: int | tuple[int, ...] = 256
+    seed: int = 1
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        height, width = self.size
+        linear = scene(height, width, self.seed)
+        if self.cfa == ("G",):
+            linear = np.repeat(linear.mean(axis=2, keepdims=True), 3, axis=2)
+        # The sensor sees red and blue darker; the white balance undoes it.
+        seen = linear / WHITE_BALANCE if self.cfa != ("G",) else linear
+        if self.cfa:
+            period = len(self.cfa), len(self.cfa[0])
+            mask = np.zeros((*period, 3))
+            for i, row in enumerate(self.cfa):
+                for j, letter in enumerate(row):
+                    mask[i, j, COLOURS[letter]] = 1
+            repeats = height // period[0] + 1, width // period[1] + 1, 1
+            seen = (seen * np.tile(mask, repeats)[:height, :width]).sum(axis=2)
+        noise = np.random.default_rng(self.seed).normal(size=seen.shape)
+        dn = seen * (16000 - 256) + 256 + noise * (4 + 40 * np.sqrt(seen))
+        raw = write_dng(
+            folder / "raw.dng",
+            np.clip(np.rint(dn), 0, 16000).astype(np.uint16),
+            cfa=self.cfa,
+            black=self.black,
+            white=16000,
+        )
+        jpeg = folder / "photo.jpg"
+        pixels = np.ascontiguousarray(self.picture(develop(linear)))
+        Image.fromarray(pixels).save(jpeg, quality=92, subsampling=0)
+        return raw, jpeg
+
+
+def cropped(rows: slice, columns: slice) -> Picture:
+    return lambda rendering: rendering[rows, columns]
+
+
+def resized(scale: float) -> Picture:
+    def picture(rendering: np.ndarray) -> np.ndarray:
+        height, width = rendering.shape[:2]
+        size = round(width * scale), round(height * scale)
+        return np.asarray(Image.fromarray(rendering).resize(size, Image.Resampling.LANCZOS))
+
+    return picture
+
+
+def fractional(decoded: Decoded) -> bool:
+    """The guide is interpolated, not copied."""
+    return decoded.alignment.step_x % 2**18 != 0
+
+
+def bordered(decoded: Decoded) -> bool:
+    return bool(decoded.tone.border)
+
+
+CASES: dict[str, tuple[Case, Callable[[Decoded], bool]]] = {
+    "full": (
+        Case(cropped(slice(2, -3), slice(4, -1)), black=(256, 255, 257, 256)),
+        lambda d: d.alignment.step_x == 2**24 and not bordered(d),
+    ),
+    "scaled": (Case(resized(0.6), size=(240, 320)), fractional),
+    "strips": (
+        Case(cropped(slice(10, -32), slice(40, -18)), size=(240, 320)),
+        bordered,
+    ),
+    "mirrored": (Case(np.fliplr), lambda d: d.alignment.orientation == 2),
+    "turned": (
+        Case(lambda rendering: np.rot90(rendering[:, 30:])),
+        lambda d: d.alignment.orientation == 6 and bordered(d),
+    ),
+    "xtrans": (
+        Case(cropped(slice(3, -3), slice(3, -3)), cfa=XTRANS, size=(180, 240)),
+        lambda d: d.head.cfa_rows == 6,
+    ),
+    "linear": (Case(resized(0.75), cfa=()), fractional),
+    "mono": (
+        Case(cropped(slice(0, -20), slice(24, None)), cfa=("G",)),
+        lambda d: list(d.tone.border) == [1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_document_decodes_to_the_same_mosaic(name: str, tmp_path: Path):
+    case, covers = CASES[name]
+    raw, jpeg = case.write(tmp_path)
+    sidecar = rawcodec.encode(raw, jpeg, device="cpu", verify=False)
+    with Image.open(jpeg) as image:
+        decoded = decode_by_the_document(sidecar, np.asarray(image.convert("RGB")))
+    mosaic = rawcodec.decode(jpeg, sidecar, device="cpu")
+
+    assert np.array_equal(decoded.samples, mosaic.samples)
+    digest = hashlib.sha256(decoded.samples.astype("<u2").tobytes()).digest()
+    assert digest[:16] == decoded.head.mosaic_digest
+    assert decoded.tags == list(mosaic.tags)
+    assert covers(decoded)

@@ -1,0 +1,659 @@
+"""From a raw and a JPEG to a sidecar and back: what a user of the package relies on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Real
+from dng import XTRANS, write_dng
+from PIL import Image
+
+import rawcodec
+from rawcodec import errors, pipeline
+from rawcodec.errors import (
+    AlignmentError,
+    CorruptSidecarError,
+    DeviceError,
+    DigestError,
+    JpegError,
+    JpegMismatchError,
+    ModelError,
+    QualityError,
+    RawcodecError,
+    RawError,
+    SidecarError,
+    VersionError,
+)
+from rawcodec.mosaic import planes
+from rawcodec.photo.align import Alignment, orient
+from rawcodec.photo.raw import read_raw
+from rawcodec.sensor import Sensor
+from rawcodec.stream import container
+from rawcodec.stream.container import Chunk
+from rawcodec.stream.header import Header
+
+HERE = Path(__file__).resolve().parent
+GOLDEN = json.loads((HERE / "golden" / "golden.json").read_text())
+SIZE_LIMIT = 4096 + 1024
+"""The tone layer's limit, and as much for everything else."""
+
+# The orientation that undoes another one.
+UNDONE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+# Scenes
+
+
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Light, float (H, W, 3) from 0 to 1: smoothed noise of several sizes, in colour."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cells, weight in ((5, 1.0), (20, 1.0), (60, 0.7)):
+        rows, columns = (max(2, cells * n // max(height, width)) for n in (height, width))
+        grey = rng.random((rows, columns, 1))
+        mixed = (0.7 * grey + 0.3 * rng.random((rows, columns, 3))).astype(np.float32)
+        for channel in range(3):
+            image = Image.fromarray(np.ascontiguousarray(mixed[:, :, channel]))
+            large = image.resize((width, height), Image.Resampling.BICUBIC)
+            total[:, :, channel] += weight * np.asarray(large)
+    low, high = np.percentile(total, (0.5, 99.5))
+    return np.clip((total - low) / (high - low), 0, 1) ** 2
+
+
+def write_raw(
+    path: Path,
+    light: np.ndarray,
+    cfa: tuple[str, ...],
+    orientation: int = 1,
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> Path:
+    """A DNG of what a sensor sees: noise, and a black level of its own for each cell.
+
+    margins: masked sites at the top, left, bottom and right, not in ``light``.
+    """
+    height, width = light.shape[:2]
+    cells = sum(map(len, cfa)) if cfa else 3
+    per_cell = cells in (3, 4)
+    black = tuple(500 + 8 * n if per_cell else 512 for n in range(cells))
+    sensor = Sensor(width, height, cfa, black, 16000)
+    noise = np.random.default_rng(1).normal(0, 6, sensor.shape)
+    samples = np.empty(sensor.shape)
+    for colour, level, index in planes(sensor):
+        samples[index] = level + light[(*index[:2], colour)] * (16000 - level)
+    samples = np.clip(np.round(samples + noise), 0, 16383).astype(np.uint16)
+    top, left, bottom, right = margins
+    pad = [(top, bottom), (left, right), (0, 0)][: samples.ndim]
+    # the pattern is given from the visible area's first site
+    return write_dng(
+        path,
+        np.pad(samples, pad, constant_values=512),
+        cfa,
+        black if per_cell else 512,
+        16000,
+        orientation,
+        active_area=(top, left, top + height, left + width) if any(margins) else None,
+    )
+
+
+def write_jpeg(
+    path: Path,
+    light: np.ndarray,
+    crop: int = 4,
+    turn: int = 1,
+    mono: bool = False,
+    exif: int | None = None,
+    quality: int = 92,
+) -> Path:
+    """A camera's rendering: a border cropped off, a tone curve, turned, compressed."""
+    height, width = light.shape[:2]
+    part = light[crop : height - crop, crop : width - crop]
+    if mono:
+        part = np.repeat(part[:, :, 1:2], 3, axis=2)
+    curve = 1.1 * part ** (1 / 2.2) - 0.1 * part
+    pixels = orient(np.clip(np.round(255 * curve), 0, 255).astype(np.uint8), turn)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    tags = Image.Exif()
+    if exif is not None:
+        tags[0x0112] = exif
+    image.save(path, "JPEG", quality=quality, exif=tags.tobytes())
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    raw: Path
+    jpeg: Path
+    sidecar: bytes
+
+    def decode(self) -> np.ndarray:
+        return rawcodec.decode(self.jpeg, self.sidecar).samples
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A small Bayer pair whose JPEG leaves a strip uncovered."""
+    folder = tmp_path_factory.mktemp("small")
+    light = scene(203, 301)
+    raw = write_raw(folder / "a.dng", light, ("RG", "GB"))
+    jpeg = write_jpeg(folder / "a.jpg", light, crop=10)
+    return Pair(raw, jpeg, rawcodec.encode(raw, jpeg))
+
+
+@pytest.fixture(scope="session", params=["colorchart.dng", "NikonD1.nef"])
+def camera(request: pytest.FixtureRequest, real: Real) -> Pair:
+    """A real camera's pair."""
+    raw = real(request.param)
+    jpeg = real(f"{Path(request.param).stem}.rt.jpg")
+    return Pair(raw, jpeg, rawcodec.encode(raw, jpeg))
+
+
+def check_message(error: BaseException, start: object) -> None:
+    """One line that starts with the file and says what to do."""
+    message = str(error)
+    assert message.startswith(f"{start}: ")
+    assert "; " in message
+    assert "\n" not in message
+
+
+# There and back
+
+
+@pytest.mark.parametrize(
+    ("cfa", "orientation", "size", "margins"),
+    [
+        (("RG", "GB"), 1, (243, 321), (0, 0, 0, 0)),
+        (("GR", "BG"), 2, (240, 320), (4, 6, 2, 8)),
+        (("GB", "RG"), 3, (241, 323), (2, 2, 0, 0)),
+        (("BG", "GR"), 4, (222, 301), (0, 12, 1, 3)),
+        (XTRANS, 5, (257, 343), (0, 0, 0, 0)),
+        ((), 6, (201, 305), (0, 0, 0, 0)),
+        (("G",), 7, (243, 321), (0, 0, 0, 0)),
+        (("RG", "GB"), 8, (320, 241), (8, 2, 3, 3)),
+    ],
+    ids=["RGGB", "GRBG", "GBRG", "BGGR", "X-Trans", "linear", "mono", "portrait"],
+)
+def test_every_sensor_and_orientation_comes_back(
+    tmp_path: Path, cfa: tuple[str, ...], orientation: int, size: tuple[int, int], margins
+):
+    """The JPEG is turned upright, as the raw's flag asks."""
+    light = scene(*size)
+    raw = write_raw(tmp_path / "a.dng", light, cfa, orientation, margins)
+    jpeg = write_jpeg(tmp_path / "a.jpg", light, turn=orientation, mono=cfa == ("G",))
+    sidecar = rawcodec.encode(raw, jpeg)
+    photo = read_raw(raw)
+    mosaic = rawcodec.decode(jpeg, sidecar)
+    info = rawcodec.inspect(sidecar)
+
+    assert mosaic.sensor == photo.mosaic.sensor
+    assert mosaic.samples.dtype == np.uint16
+    assert mosaic.samples.shape == (*size, 3)[: 2 if cfa else 3]
+    assert mosaic.tags == photo.mosaic.tags
+    assert (mosaic.make, mosaic.model) == (photo.mosaic.make, photo.mosaic.model)
+    assert mosaic.digest().hex() == info.mosaic_digest
+    alignment = next(c.payload for c in container.read(sidecar) if c.type == "ALGN")
+    assert Alignment.unpack(alignment) == Alignment.from_floats(UNDONE[orientation], 1, -4, 1, -4)
+
+    error = photo.mosaic.samples.astype(float) - mosaic.samples
+    squares = sum(
+        (error[index] ** 2).sum() / (photo.mosaic.sensor.white - black) ** 2
+        for _, black, index in planes(photo.mosaic.sensor)
+    )
+    assert info.psnr_db == pytest.approx(-10 * np.log10(squares / error.size), abs=0.001)
+    assert info.max_error == np.abs(error).max()
+    assert info.psnr_db > 35
+    assert len(sidecar) == info.bytes <= SIZE_LIMIT
+    assert (info.width, info.height, info.orientation) == (size[1], size[0], orientation)
+    assert sum(info.layers.values()) == len(sidecar)
+
+
+def test_a_jpeg_that_is_flagged_instead_of_turned_comes_back(tmp_path: Path):
+    light = scene(203, 301)
+    raw = write_raw(tmp_path / "a.dng", light, ("RG", "GB"), orientation=8)
+    jpeg = write_jpeg(tmp_path / "a.jpg", light, exif=8)
+    sidecar = rawcodec.encode(raw, jpeg)
+    assert rawcodec.decode(jpeg, sidecar).sensor.orientation == 8
+    assert rawcodec.inspect(sidecar).psnr_db > 35
+
+
+def test_a_reduced_jpeg_comes_back(tmp_path: Path):
+    light = scene(602, 803)
+    raw = write_raw(tmp_path / "a.dng", light, ("GR", "BG"))
+    full = Image.open(write_jpeg(tmp_path / "a.jpg", light, crop=0, quality=98))
+    full.resize((400, 300), Image.Resampling.LANCZOS).save(tmp_path / "half.jpg", quality=85)
+    sidecar = rawcodec.encode(raw, tmp_path / "half.jpg")
+    assert rawcodec.inspect(sidecar).psnr_db > 30
+    assert len(sidecar) <= SIZE_LIMIT
+
+
+@pytest.mark.parametrize("level", [512, 6000, 16383])
+def test_an_empty_frame_comes_back(tmp_path: Path, level: int):
+    """A black frame, a grey one and a saturated one, without any noise."""
+    raw = write_dng(
+        tmp_path / "a.dng", np.full((202, 300), level, np.uint16), black=512, white=16000
+    )
+    grey = {512: 0, 6000: 160, 16383: 255}[level]
+    Image.new("RGB", (300, 202), (grey,) * 3).save(tmp_path / "a.jpg", quality=92)
+    sidecar = rawcodec.encode(raw, tmp_path / "a.jpg")
+    samples = rawcodec.decode(tmp_path / "a.jpg", sidecar).samples
+    assert np.abs(samples.astype(int) - level).max() <= 32  # half a step of the table at white
+    assert len(sidecar) <= SIZE_LIMIT
+
+
+def test_a_real_photo_comes_back(camera: Pair):
+    info = rawcodec.inspect(camera.sidecar)
+    samples = camera.decode()
+    assert info.psnr_db > 33
+    assert len(camera.sidecar) <= SIZE_LIMIT
+    error = read_raw(camera.raw).mosaic.samples.astype(int) - samples
+    assert np.abs(error).max() == info.max_error
+
+
+DECODE = """
+import sys, rawcodec
+mosaic = rawcodec.decode(sys.argv[1], sys.argv[2])
+sys.stdout.buffer.write(mosaic.samples.astype("<u2").tobytes())
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_another_process_decodes_the_same_bytes(camera: Pair, threads: str, tmp_path: Path):
+    (tmp_path / "a.rmeta").write_bytes(camera.sidecar)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "PYTHONPATH": str(Path(rawcodec.__file__).parents[1]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE, str(camera.jpeg), str(tmp_path / "a.rmeta")],
+        capture_output=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == camera.decode().astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("band", [1, 3, 50, 100_000])
+def test_bands_do_not_change_what_is_decoded(
+    small: Pair, band: int, monkeypatch: pytest.MonkeyPatch
+):
+    expected = small.decode()
+    monkeypatch.setattr(pipeline, "BAND", band)
+    assert np.array_equal(small.decode(), expected)
+
+
+def test_bands_do_not_change_what_is_decoded_of_a_real_photo(
+    camera: Pair, monkeypatch: pytest.MonkeyPatch
+):
+    expected = camera.decode()
+    monkeypatch.setattr(pipeline, "BAND", 37)
+    assert np.array_equal(camera.decode(), expected)
+
+
+@pytest.mark.parametrize("threads", ["1", "3", "many", "0", ""])
+def test_threads_do_not_change_what_is_encoded(
+    small: Pair, threads: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A variable that makes no sense is ignored."""
+    expected = small.decode()
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert np.array_equal(small.decode(), expected)
+
+
+def test_encoding_twice_gives_the_same_bytes(small: Pair):
+    assert rawcodec.encode(small.raw, small.jpeg, verify=False) == small.sidecar
+
+
+# The JPEG: metadata may change, pixels may not
+
+
+def with_segment(data: bytes, marker: int, payload: bytes) -> bytes:
+    """The JPEG with one more segment right after SOI."""
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload + data[2:]
+
+
+def without_segments(data: bytes, unwanted: Callable[[int], bool]) -> bytes:
+    """The JPEG without the unwanted segments in front of its scan."""
+    kept, position = [data[:2]], 2
+    while data[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if not unwanted(data[position + 1]):
+            kept.append(data[position:end])
+        position = end
+    return b"".join([*kept, data[position:]])
+
+
+def exif(orientation: int) -> bytes:
+    tags = Image.Exif()
+    tags[0x0112], tags[0x010F], tags[0x013B] = orientation, "Maker", "Somebody"
+    return tags.tobytes()
+
+
+EDITS: dict[str, Callable[[bytes], bytes]] = {
+    "EXIF added": lambda data: with_segment(data, 0xE1, exif(1)),
+    "flagged to be turned": lambda data: with_segment(data, 0xE1, exif(6)),
+    "EXIF damaged": lambda data: with_segment(data, 0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "comment added": lambda data: with_segment(data, 0xFE, b"a lovely day"),
+    "XMP added": lambda data: with_segment(data, 0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
+    "metadata removed": lambda data: without_segments(
+        data, lambda marker: marker == 0xFE or 0xE1 <= marker <= 0xED
+    ),
+    "thumbnail behind the end": lambda data: data + b"\xff\xd8\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_editing_the_jpegs_metadata_is_fine(small: Pair, tmp_path: Path, edit: str):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(EDITS[edit](small.jpeg.read_bytes()))
+    assert np.array_equal(rawcodec.decode(path, small.sidecar).samples, small.decode())
+
+
+@pytest.mark.parametrize("quality", [75, 92, 95])
+def test_a_jpeg_saved_again_is_refused_and_it_says_so(small: Pair, tmp_path: Path, quality: int):
+    path = tmp_path / "again.jpg"
+    Image.open(small.jpeg).save(path, "JPEG", quality=quality)
+    with pytest.raises(JpegMismatchError, match=r"saved again.*editing its metadata is fine") as e:
+        rawcodec.decode(path, small.sidecar)
+    check_message(e.value, path)
+
+
+def test_another_jpeg_is_refused(small: Pair, tmp_path: Path):
+    same_size = write_jpeg(tmp_path / "same.jpg", scene(203, 301, seed=5), crop=10)
+    with pytest.raises(JpegMismatchError, match="another photo") as caught:
+        rawcodec.decode(same_size, small.sidecar)
+    check_message(caught.value, same_size)
+    other_size = write_jpeg(tmp_path / "other.jpg", scene(203, 301))
+    with pytest.raises(JpegMismatchError, match=r"293x195.*281x183") as caught:
+        rawcodec.decode(other_size, small.sidecar)
+    check_message(caught.value, other_size)
+
+
+@pytest.mark.parametrize("keep", [0, 2, 100, 0.5, -1, -2])
+def test_a_truncated_jpeg_is_refused(small: Pair, tmp_path: Path, keep: float):
+    data = small.jpeg.read_bytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[: int(len(data) * keep) if keep == 0.5 else int(keep)])
+    with pytest.raises(JpegError) as caught:
+        rawcodec.decode(path, small.sidecar)
+    check_message(caught.value, path)
+    with pytest.raises(JpegError) as caught:
+        rawcodec.encode(small.raw, path)
+    check_message(caught.value, path)
+
+
+def test_a_file_that_is_missing_or_something_else_is_refused(small: Pair, tmp_path: Path):
+    nothing = tmp_path / "nothing"
+    with pytest.raises(RawError) as caught:
+        rawcodec.encode(nothing, small.jpeg)
+    check_message(caught.value, nothing)
+    with pytest.raises(RawError) as caught:
+        rawcodec.encode(small.jpeg, small.jpeg)
+    check_message(caught.value, small.jpeg)
+    with pytest.raises(JpegError) as caught:
+        rawcodec.encode(small.raw, small.raw)
+    check_message(caught.value, small.raw)
+    with pytest.raises(JpegError) as caught:
+        rawcodec.decode(nothing, small.sidecar)
+    check_message(caught.value, nothing)
+    with pytest.raises(SidecarError) as caught:
+        rawcodec.decode(small.jpeg, nothing)
+    check_message(caught.value, nothing)
+    with pytest.raises(CorruptSidecarError) as caught:
+        rawcodec.decode(small.jpeg, small.jpeg)
+    check_message(caught.value, small.jpeg)
+
+
+def test_the_jpeg_of_another_shot_is_not_encoded(small: Pair, tmp_path: Path):
+    other = write_jpeg(tmp_path / "other.jpg", scene(203, 301, seed=5), crop=10)
+    with pytest.raises(AlignmentError, match="not a rendering of this raw") as caught:
+        rawcodec.encode(small.raw, other)
+    check_message(caught.value, other)
+
+
+def test_a_jpeg_larger_than_the_raw_is_not_encoded(small: Pair, tmp_path: Path):
+    other = write_jpeg(tmp_path / "large.jpg", scene(406, 602), crop=0)
+    with pytest.raises(AlignmentError, match=r"602x406.*301x203") as caught:
+        rawcodec.encode(small.raw, other)
+    check_message(caught.value, other)
+
+
+# The sidecar
+
+
+def test_a_sidecar_cut_anywhere_is_refused(small: Pair):
+    for size in range(0, len(small.sidecar), 7):
+        with pytest.raises(SidecarError) as caught:
+            rawcodec.decode(small.jpeg, small.sidecar[:size])
+        check_message(caught.value, "sidecar")
+
+
+def test_a_flipped_bit_is_refused(small: Pair):
+    for position in [*range(40), *range(40, len(small.sidecar), 11)]:
+        for bit in range(8):
+            data = bytearray(small.sidecar)
+            data[position] ^= 1 << bit
+            with pytest.raises(SidecarError) as caught:
+                rawcodec.decode(small.jpeg, bytes(data))
+            check_message(caught.value, "sidecar")
+
+
+def rebuilt(sidecar: bytes, kind: str, payload: bytes) -> bytes:
+    """The sidecar with one chunk's payload replaced, its checksums right."""
+    return container.write(
+        Chunk(kind, payload) if chunk.type == kind else chunk for chunk in container.read(sidecar)
+    )
+
+
+def payload_of(sidecar: bytes, kind: str) -> bytes:
+    return next(chunk.payload for chunk in container.read(sidecar) if chunk.type == kind)
+
+
+def check_damaged(pair: Pair, sidecar: bytes, expected: np.ndarray) -> None:
+    """Refused with one line, or what changed did not matter."""
+    try:
+        samples = rawcodec.decode(pair.jpeg, sidecar).samples
+    except (DigestError, SidecarError) as error:
+        check_message(error, "sidecar")
+    else:
+        assert np.array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("kind", ["ALGN", "TONE"])
+def test_damage_behind_right_checksums_is_refused(small: Pair, kind: str):
+    payload, expected = payload_of(small.sidecar, kind), small.decode()
+    rng = np.random.default_rng(3)
+    head = range(min(len(payload), 25))
+    for position in [*head, *rng.integers(0, len(payload), 25)]:
+        data = bytearray(payload)
+        data[position] ^= 1 << int(rng.integers(8))
+        check_damaged(small, rebuilt(small.sidecar, kind, bytes(data)), expected)
+
+
+@pytest.mark.parametrize("kind", ["ALGN", "TONE"])
+def test_a_payload_of_another_length_or_of_noise_is_refused(small: Pair, kind: str):
+    payload = payload_of(small.sidecar, kind)
+    rng = np.random.default_rng(4)
+    # one word more may pass: docs/FORMAT.md, "End"
+    sizes = {0, 1, 16, 17, 18, 20, 21, 24, 26, len(payload) - 8, len(payload) + 8}
+    others = [payload.ljust(size, b"\0")[:size] for size in sorted(sizes)]
+    others += [rng.bytes(size) for size in (21, 25, 25, 25, 100, 1017, 4017)]
+    # behind a head that is right, noise reaches the entropy decoder
+    others += [payload[:17] + rng.bytes(4 * int(rng.integers(1, 500))) for _ in range(10)]
+    for other in others:
+        with pytest.raises((DigestError, SidecarError)) as caught:
+            rawcodec.decode(small.jpeg, rebuilt(small.sidecar, kind, other))
+        check_message(caught.value, "sidecar")
+
+
+def test_a_tone_layer_of_another_sidecar_is_refused(small: Pair):
+    golden = (HERE / "golden" / "xtrans.rmeta").read_bytes()
+    for kind in ("ALGN", "TONE"):
+        with pytest.raises((DigestError, SidecarError)):
+            rawcodec.decode(small.jpeg, rebuilt(small.sidecar, kind, payload_of(golden, kind)))
+
+
+def test_a_damaged_description_behind_right_checksums_is_refused(small: Pair):
+    """All but the sizes, which merely make a larger mosaic."""
+    payload, expected = payload_of(small.sidecar, "HEAD"), small.decode()
+    for position in range(16, len(payload)):
+        data = bytearray(payload)
+        data[position] ^= 1 << position % 8
+        try:
+            mosaic = rawcodec.decode(small.jpeg, rebuilt(small.sidecar, "HEAD", bytes(data)))
+        except (DigestError, JpegMismatchError, SidecarError) as error:
+            assert "\n" not in str(error)
+        else:
+            assert np.array_equal(mosaic.samples, expected)
+
+
+def test_a_model_that_is_not_installed_is_named(small: Pair):
+    header = Header.unpack(payload_of(small.sidecar, "HEAD"))
+    wanted = dataclasses.replace(
+        header, quality="medium", model="latent-9", model_hash=bytes(range(16))
+    )
+    sidecar = rebuilt(small.sidecar, "HEAD", wanted.pack())
+    with pytest.raises(ModelError, match=f"latent-9.*{bytes(range(16)).hex()}") as caught:
+        rawcodec.decode(small.jpeg, sidecar)
+    check_message(caught.value, "sidecar")
+    info = rawcodec.inspect(sidecar)
+    assert (info.model, info.quality) == ("latent-9", "medium")
+
+
+def test_a_newer_format_is_refused_and_it_says_so(small: Pair):
+    data = small.sidecar[:8] + struct.pack("<H", 2) + small.sidecar[10:]
+    with pytest.raises(VersionError, match="newer") as caught:
+        rawcodec.decode(small.jpeg, data)
+    check_message(caught.value, "sidecar")
+
+
+def test_a_layer_of_a_newer_version_is_refused_and_an_unknown_note_is_skipped(small: Pair):
+    """Built by hand: ``container.write`` refuses to write an unknown layer."""
+    chunks = container.read(small.sidecar)
+    note = container.write([*chunks, Chunk("note", b"hello")])
+    assert np.array_equal(rawcodec.decode(small.jpeg, note).samples, small.decode())
+    with pytest.raises(ValueError, match="LATN"):
+        container.write([*chunks, Chunk("LATN", b"")])
+
+
+def test_a_sidecar_is_named_in_its_messages(small: Pair, tmp_path: Path):
+    path = tmp_path / "a.rmeta"
+    path.write_bytes(small.sidecar[:-1])
+    with pytest.raises(SidecarError) as caught:
+        rawcodec.decode(small.jpeg, path)
+    check_message(caught.value, path)
+    with pytest.raises(SidecarError) as caught:
+        rawcodec.decode(small.jpeg, str(path))
+    check_message(caught.value, path)
+
+
+# Options
+
+
+@pytest.mark.parametrize("quality", ["low", "medium", "high", "max"])
+def test_a_quality_that_needs_a_model_is_refused_before_anything_is_read(quality: str):
+    with pytest.raises(QualityError, match=f"{quality}.*; ") as caught:
+        rawcodec.encode("nothing.dng", "nothing.jpg", quality=quality)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_device_is_refused(small: Pair):
+    with pytest.raises(DeviceError, match="tpu"):
+        rawcodec.encode("nothing.dng", "nothing.jpg", device="tpu")
+    with pytest.raises(DeviceError, match="tpu"):
+        rawcodec.decode(small.jpeg, small.sidecar, device="tpu")
+
+
+def test_cuda_is_refused_without_one(small: Pair):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(DeviceError, match=r"cuda.*; use --device cpu"):
+        rawcodec.encode("nothing.dng", "nothing.jpg", device="cuda")
+    with pytest.raises(DeviceError, match=r"cuda.*; use --device cpu"):
+        rawcodec.decode(small.jpeg, small.sidecar, device="cuda")
+
+
+def test_cuda_decodes_the_same_bytes(small: Pair):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("there is none")
+    samples = rawcodec.decode(small.jpeg, small.sidecar, device="cuda").samples
+    assert np.array_equal(samples, small.decode())
+
+
+def test_every_error_is_a_rawcodec_error():
+    found = [
+        e for e in vars(errors).values() if isinstance(e, type) and e.__module__ == errors.__name__
+    ]
+    assert all(issubclass(e, RawcodecError) for e in found)
+    assert len(found) >= 12
+
+
+# Files of earlier versions, and bad ones
+
+
+def test_every_golden_sidecar_is_in_the_table():
+    files = {path.stem for path in (HERE / "golden").glob("*.rmeta")}
+    assert files == set(GOLDEN)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_sidecars_decode_to_what_they_always_did(name: str):
+    golden = GOLDEN[name]
+    path = HERE / "golden" / f"{name}.rmeta"
+    assert path.stat().st_size == golden["bytes"]
+    assert golden["bytes"] <= SIZE_LIMIT
+    mosaic = rawcodec.decode(HERE / "golden" / golden["jpeg"], path)
+    assert mosaic.digest().hex() == golden["mosaic_digest"]
+
+
+# With the JPEG of the golden pair that they were made from.
+BAD: dict[str, tuple[type[RawcodecError], str]] = {
+    "empty": (CorruptSidecarError, "empty"),
+    "text": (CorruptSidecarError, "not a rawcodec sidecar"),
+    "truncated": (CorruptSidecarError, "truncated"),
+    "no-tail": (CorruptSidecarError, "truncated"),
+    "text-mode": (CorruptSidecarError, "text-mode transfer"),
+    "flipped-bit": (CorruptSidecarError, "CRC-32"),
+    "appended": (CorruptSidecarError, "1 bytes follow"),
+    "newer-format": (VersionError, "newer"),
+    "model": (ModelError, "latent-0"),
+    "orientation": (CorruptSidecarError, "orientation 9"),
+    "scale": (CorruptSidecarError, "scale"),
+    "tone-head": (CorruptSidecarError, "10 bytes"),
+    "tone-step": (CorruptSidecarError, "step"),
+    "tone-cut": (CorruptSidecarError, "entropy-coded"),
+    "tone-other": (RawcodecError, "sidecar again"),
+    "digest": (DigestError, "not what was encoded"),
+}
+
+
+def test_every_bad_sidecar_is_in_the_table():
+    assert {path.stem for path in (HERE / "bad").glob("*.rmeta")} == set(BAD)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_sidecars_are_refused(name: str):
+    error, fault = BAD[name]
+    path = HERE / "bad" / f"{name}.rmeta"
+    with pytest.raises(error, match=fault) as caught:
+        rawcodec.decode(HERE / "golden" / "xtrans.jpg", path)
+    check_message(caught.value, path)
+
+
+def test_a_bad_jpeg_is_refused():
+    path = HERE / "bad" / "truncated.jpg"
+    with pytest.raises(JpegError, match="truncated") as caught:
+        rawcodec.decode(path, HERE / "golden" / "xtrans.rmeta")
+    check_message(caught.value, path)
