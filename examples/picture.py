@@ -1,6 +1,6 @@
 """Make docs/picture.png: the bundled photo's JPEG, its raw, the raw that came back, the error.
 
-    python examples/picture.py
+python examples/picture.py
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def decode(sidecar: bytes, jpeg: np.ndarray) -> Decoded:
     require(jpeg.shape == (head.jpeg_height, head.jpeg_width, 3), "E17")
     require(jpeg_digest(jpeg) == head.jpeg_digest, "E17")
     alignment = Alignment(chunks["ALGN"])
-    guide = Guide(jpeg, alignment)
-    tone = Tone(chunks["TONE"], head, guide.reached_columns(), guide.reached_rows())
+    guide = Guide(jpeg, alignment, head)
+    tone = Tone(chunks["TONE"], head, guide.reached())
     samples = mosaic(head, guide, tone)
     digest = hashlib.sha256(samples.astype("<u2").tobytes()).digest()
     require(digest[:16] == head.mosaic_digest, "E18")
@@ -126,6 +126,7 @@ class Head:
         require(not self.rest, "E13")
 
         require(min(self.width, self.height, self.jpeg_width, self.jpeg_height) >= 1, "E13")
+        require(self.width * self.height <= 2**29, "E13")
         require(self.left + self.width <= self.raw_width, "E13")
         require(self.top + self.height <= self.raw_height, "E13")
         require(self.white >= 1 and max(self.black) < self.white, "E13")
@@ -139,6 +140,7 @@ class Head:
         word = r"([A-Za-z0-9][A-Za-z0-9._+-]*)?"
         require(re.fullmatch(word, self.model_id) is not None, "E13")
         require(bool(self.model_id) or self.model_hash == bytes(16), "E13")
+        require((self.quality == 0) == (not self.model_id), "E13")
         require(all(unicodedata.category(c) != "Cc" for c in self.make + self.model), "E13")
         require(all(" " <= c <= "~" for c in self.writer), "E13")
 
@@ -180,9 +182,12 @@ class Alignment:
     """The chunk ALGN."""
 
     def __init__(self, payload: bytes) -> None:
-        require(len(payload) == 25, "E19")
-        fields = struct.unpack("<BIqIq", payload)
-        self.orientation, self.step_x, self.origin_x, self.step_y, self.origin_y = fields
+        require(len(payload) >= 26, "E19")
+        fields = struct.unpack("<BIqIqB", payload[:26])
+        self.orientation, self.step_x, self.origin_x, self.step_y, self.origin_y, warped = fields
+        require(warped <= 1 and len(payload) == (194 if warped else 26), "E19")
+        self.warp_x = struct.unpack("<21i", payload[26:110]) if warped else None
+        self.warp_y = struct.unpack("<21i", payload[110:]) if warped else None
         require(1 <= self.orientation <= 8, "E19")
         for step, origin in ((self.step_x, self.origin_x), (self.step_y, self.origin_y)):
             require(3355443 <= step <= 20971520, "E19")
@@ -223,46 +228,73 @@ def kernel() -> list[list[int]]:
     return rows
 
 
+TERMS = [(i, j) for i in range(6) for j in range(6 - i)]
+
+
+def displacement(warp: tuple[int, ...] | None, x: int, y: int) -> int:
+    """D, for X and Y."""
+    if warp is None:
+        return 0
+    coefficient = dict(zip(TERMS, warp, strict=True))
+    d = 0
+    for i in range(5, -1, -1):
+        line = 0
+        for j in range(5 - i, -1, -1):
+            line = (line * y + 2**14) // 2**15 + coefficient[i, j]
+        d = (d * x + 2**14) // 2**15 + line
+    return d
+
+
 class Guide:
     """The JPEG resampled to the sites of the mosaic."""
 
-    def __init__(self, jpeg: np.ndarray, alignment: Alignment) -> None:
+    def __init__(self, jpeg: np.ndarray, alignment: Alignment, head: Head) -> None:
         self.pixels = turned(jpeg, alignment.orientation).astype(np.int64)
         self.h, self.w = self.pixels.shape[:2]
         self.alignment = alignment
-        self.kernel = kernel()
+        self.width, self.height = head.width, head.height
+        self.kernel = np.array(kernel())
 
-    def around(self, site: int, step: int, origin: int, count: int) -> tuple[list[int], list[int]]:
-        """The six pixels of one axis around a site's position, and their weights."""
-        position = (step * site + origin + 2**17) // 2**18
-        first = position // 64 - 2
-        pixels = [min(max(first + t, 0), count - 1) for t in range(6)]
-        return pixels, self.kernel[position % 64]
+    def places(self, y: int, columns: range) -> tuple[np.ndarray, np.ndarray]:
+        """U and V of the sites of a row, computed in integers of Python."""
+        a, longer = self.alignment, max(self.width, self.height)
+        u, v = [], []
+        down = (2 * y - (self.height - 1)) * 2**15 // longer
+        for x in columns:
+            across = (2 * x - (self.width - 1)) * 2**15 // longer
+            u.append(a.step_x * x + a.origin_x + 2**8 * displacement(a.warp_x, across, down))
+            v.append(a.step_y * y + a.origin_y + 2**8 * displacement(a.warp_y, across, down))
+        return np.array(u, np.int64), np.array(v, np.int64)
+
+    def around(self, place: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The six pixels of one axis around each place, and their weights: (n, 6) each."""
+        position = (place + 2**17) // 2**18
+        pixels = position[:, None] // 64 - 2 + np.arange(6)
+        return np.clip(pixels, 0, count - 1), self.kernel[position % 64]
 
     def row(self, y: int, columns: range) -> np.ndarray:
         """G[c][y][x] of these columns, as an array (columns, 3)."""
+        u, v = self.places(y, columns)
+        pixels_x, weights_x = self.around(u, self.w)
+        pixels_y, weights_y = self.around(v, self.h)
+        g = np.zeros((len(columns), 3), np.int64)
+        for t in range(6):
+            total = np.zeros((len(columns), 3), np.int64)
+            for s in range(6):
+                total += weights_y[:, s, None] * self.pixels[pixels_y[:, s], pixels_x[:, t]]
+            g += weights_x[:, t, None] * ((total + 8) // 16)
+        return np.clip((g + 128) // 256, 0, 4080)
+
+    def reached(self) -> np.ndarray:
+        """Which sites the JPEG reaches, as an array (height, width)."""
         a = self.alignment
-        rows, weights = self.around(y, a.step_y, a.origin_y, self.h)
-        total = sum(weights[t] * self.pixels[rows[t]] for t in range(6))
-        v = (total + 8) // 16
-        taken = [self.around(x, a.step_x, a.origin_x, self.w) for x in columns]
-        pixels = np.array([pixels for pixels, _ in taken])
-        weights_x = np.array([weights for _, weights in taken])
-        g = (sum(weights_x[:, t, None] * v[pixels[:, t]] for t in range(6)) + 128) // 256
-        return np.clip(g, 0, 4080)
-
-    def reached_columns(self) -> range:
-        return reached(self.alignment.step_x, self.alignment.origin_x, self.w)
-
-    def reached_rows(self) -> range:
-        return reached(self.alignment.step_y, self.alignment.origin_y, self.h)
-
-
-def reached(step: int, origin: int, count: int) -> range:
-    """The columns (or rows) of the mosaic, or beyond it, that the JPEG reaches."""
-    first = -(origin // step) - 4
-    last = ((count - 1) * 2**24 - origin) // step + 4
-    return range(first, last + 1)
+        rows = []
+        for y in range(self.height):
+            u, v = self.places(y, range(self.width))
+            inside_x = (u >= -4 * a.step_x) & (u <= (self.w - 1) * 2**24 + 4 * a.step_x)
+            inside_y = (v >= -4 * a.step_y) & (v <= (self.h - 1) * 2**24 + 4 * a.step_y)
+            rows.append(inside_x & inside_y)
+        return np.array(rows)
 
 
 # TONE
@@ -304,7 +336,7 @@ def int32(value: int) -> int:
 class Tone:
     """The chunk TONE: filter taps, and the colour tables, gain grids and border grids."""
 
-    def __init__(self, payload: bytes, head: Head, columns: range, rows: range) -> None:
+    def __init__(self, payload: bytes, head: Head, reached: np.ndarray) -> None:
         require(len(payload) >= 17, "E19")
         *self.taps, table_step, gain_step, border_step, self.shift = struct.unpack_from(
             "<5h3HB", payload
@@ -312,7 +344,7 @@ class Tone:
         require(all(-1024 <= tap <= 1024 for tap in self.taps), "E19")
         require(min(table_step, gain_step, border_step) >= 1, "E19")
         require(3 <= self.shift <= 12, "E19")
-        self.columns, self.rows = columns, rows
+        self.reached = reached
         self.tables = tone_tables()
         self.decoder = RangeDecoder(payload[17:])
         order = head.colours
@@ -338,8 +370,9 @@ class Tone:
             self.gain[c] = scaled(q, gain_step, 4096, 32767)
 
         self.border: dict[int, np.ndarray] = {}
-        coded = border_nodes(head, columns, rows, self.shift)
-        for c in order if any(map(any, coded)) else ():
+        coded = border_nodes(head, reached, self.shift)
+        require(sum(map(sum, coded)) <= 2**14, "E19")
+        for c in order if not reached.all() else ():
             values, residuals = self.border_grid(
                 coded, None if c == first else (green_values, green)
             )
@@ -452,15 +485,13 @@ def scaled(values: np.ndarray, step: int, base: int, high: int) -> np.ndarray:
     return np.clip(total, 0, high)
 
 
-def border_nodes(head: Head, columns: range, rows: range, shift: int) -> list[list[bool]]:
+def border_nodes(head: Head, reached: np.ndarray, shift: int) -> list[list[bool]]:
     """Which nodes of the border grid are coded."""
     side = 2**shift
     cells_down, cells_across = (head.height - 1) // side + 1, (head.width - 1) // side + 1
     coded = [[False] * (cells_across + 1) for _ in range(cells_down + 1)]
     for i, j in product(range(cells_down), range(cells_across)):
-        ys = range(i * side, min((i + 1) * side, head.height))
-        xs = range(j * side, min((j + 1) * side, head.width))
-        if all(y in rows for y in ys) and all(x in columns for x in xs):
+        if reached[i * side : (i + 1) * side, j * side : (j + 1) * side].all():
             continue
         for y, x in product((i, i + 1), (j, j + 1)):
             coded[y][x] = True
@@ -644,7 +675,7 @@ def toned(f: np.ndarray, y: int, x: np.ndarray, c: int, head: Head, tone: Tone) 
     )
     v = (v * gain + 2048) // 4096
 
-    beyond = np.array([y not in tone.rows or int(site) not in tone.columns for site in x])
+    beyond = ~tone.reached[y, x]
     if beyond.any():
         side = 2**tone.shift
         upper, lower = tone.border[c][y // side], tone.border[c][y // side + 1]

@@ -355,7 +355,9 @@ def with_a_model(data: bytes) -> bytes:
     """The same sidecar, as if decoding needed weights that nobody has."""
     head, *rest = container.read(data)
     header = Header.unpack(head.payload)
-    header = dataclasses.replace(header, model="unheard-of-1", model_hash=bytes(range(16)))
+    header = dataclasses.replace(
+        header, quality="medium", model="unheard-of-1", model_hash=bytes(range(16))
+    )
     return container.write([Chunk("HEAD", header.pack()), *rest])
 
 

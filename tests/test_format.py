@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,16 @@ import numpy as np
 import pytest
 from dng import XTRANS, write_dng
 from PIL import Image
-from reference_decoder import Decoded
+from reference_decoder import Alignment as DocumentAlignment
+from reference_decoder import Decoded, FormatError, Head
+from reference_decoder import Guide as DocumentGuide
 from reference_decoder import decode as decode_by_the_document
 
 import rawcodec
+from rawcodec.errors import CorruptSidecarError
+from rawcodec.photo.align import Alignment, Guide, orient
+from rawcodec.stream import container
+from rawcodec.stream.container import Chunk
 
 BAYER = ("RG", "GB")
 WHITE_BALANCE = (2.0, 1.0, 1.6)
@@ -99,6 +106,21 @@ def resized(scale: float) -> Picture:
     return picture
 
 
+def straightened(degrees: float) -> Picture:
+    """Turned about its middle within its own size, then cropped a little."""
+
+    def picture(rendering: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(rendering)
+        turned = np.asarray(image.rotate(degrees, Image.Resampling.BICUBIC))
+        return turned[6:-8, 10:-12]
+
+    return picture
+
+
+def warped(decoded: Decoded) -> bool:
+    return decoded.alignment.warp_x is not None
+
+
 def fractional(decoded: Decoded) -> bool:
     """The guide is interpolated, not copied."""
     return decoded.alignment.step_x % 2**18 != 0
@@ -122,6 +144,10 @@ CASES: dict[str, tuple[Case, Callable[[Decoded], bool]]] = {
     "turned": (
         Case(lambda rendering: np.rot90(rendering[:, 30:])),
         lambda d: d.alignment.orientation == 6 and bordered(d),
+    ),
+    "straightened": (
+        Case(straightened(1.5), size=(360, 480)),
+        lambda d: warped(d) and bordered(d),
     ),
     "xtrans": (
         Case(cropped(slice(3, -3), slice(3, -3)), cfa=XTRANS, size=(180, 240)),
@@ -149,3 +175,86 @@ def test_the_document_decodes_to_the_same_mosaic(name: str, tmp_path: Path):
     assert digest[:16] == decoded.head.mosaic_digest
     assert decoded.tags == list(mosaic.tags)
     assert covers(decoded)
+
+
+def test_a_warp_of_any_size_decodes_to_the_same_mosaic(tmp_path: Path):
+    """Bends that no lens has, put into a sidecar by hand; what is decoded is nonsense."""
+    raw, jpeg = Case(lambda rendering: rendering, size=(40, 56)).write(tmp_path)
+    chunks = container.read(rawcodec.encode(raw, jpeg, device="cpu", verify=False))
+    with Image.open(jpeg) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    rng = np.random.default_rng(4)
+    for spread in (2**14, 2**20, 2**31 - 1):
+        numbers = rng.integers(-spread, spread + 1, 42).tolist()
+        if spread == 2**31 - 1:
+            numbers[::2] = [spread, -spread - 1] * 10 + [spread]
+        algn = next(c.payload for c in chunks if c.type == "ALGN")[:25] + b"\1"
+        algn += struct.pack("<42i", *numbers)
+        head = Head(next(c.payload for c in chunks if c.type == "HEAD"))
+        guide = DocumentGuide(pixels, DocumentAlignment(algn), head)
+        alignment = Alignment.unpack(algn)
+        ours = Guide(orient(pixels, alignment.orientation), alignment, head.width, head.height, 2)
+        band = ours.band(-2, head.height + 2)
+        for y in range(-2, head.height + 2):
+            assert np.array_equal(band[:, y + 2].T, guide.row(y, range(-2, head.width + 2)))
+        reached = alignment.reached(head.width, head.height, guide.w, guide.h, 4)
+        assert np.array_equal(
+            np.ones((head.height, head.width), bool) if reached is None else reached,
+            guide.reached(),
+        )
+
+
+def refusal(sidecar: bytes, jpeg: Path) -> str:
+    """The error's number that the reference decoder gives; the package refuses it too."""
+    with Image.open(jpeg) as image, pytest.raises(FormatError) as caught:
+        decode_by_the_document(sidecar, np.asarray(image.convert("RGB")))
+    with pytest.raises(CorruptSidecarError, match="damaged"):
+        rawcodec.decode(jpeg, sidecar, device="cpu")
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Chunk], Path]:
+    """The chunks of a small pair, and its JPEG."""
+    case = Case(cropped(slice(10, -12), slice(20, -8)), size=(80, 112))
+    raw, jpeg = case.write(tmp_path_factory.mktemp("pair"))
+    return container.read(rawcodec.encode(raw, jpeg, device="cpu", verify=False)), jpeg
+
+
+def with_payload(chunks: list[Chunk], kind: str, payload: bytes) -> bytes:
+    return container.write(Chunk(kind, payload) if c.type == kind else c for c in chunks)
+
+
+def test_what_both_refuse_has_one_number(pair: tuple[list[Chunk], Path]):
+    chunks, jpeg = pair
+    payload = {c.type: c.payload for c in chunks}
+    head, algn = payload["HEAD"], payload["ALGN"]
+    assert len(algn) == 26
+    warp = bytes(168)
+    faults = {
+        "quality without a model": ("HEAD", head[:25] + b"\2" + head[26:], "E13"),
+        "too many sites": ("HEAD", struct.pack("<4H", *[0x7FFF] * 4) + head[8:], "E13"),
+        "neither 0 nor 1": ("ALGN", algn[:25] + b"\2", "E19"),
+        "neither 0 nor 1, and a warp": ("ALGN", algn[:25] + b"\2" + warp, "E19"),
+        "no warp": ("ALGN", algn[:25] + b"\1", "E19"),
+        "half a warp": ("ALGN", algn[:25] + b"\1" + warp[:84], "E19"),
+        "a byte too many": ("ALGN", algn[:25] + b"\1" + warp + b"\0", "E19"),
+        "an unasked warp": ("ALGN", algn + warp, "E19"),
+        "no flag": ("ALGN", algn[:25], "E19"),
+        "no step": ("ALGN", algn[:1] + bytes(4) + algn[5:], "E19"),
+    }
+    found = {
+        name: refusal(with_payload(chunks, kind, altered), jpeg)
+        for name, (kind, altered, _) in faults.items()
+    }
+    assert found == {name: number for name, (_, _, number) in faults.items()}
+
+
+def test_a_border_of_too_many_nodes_is_refused_by_both(pair: tuple[list[Chunk], Path]):
+    """A mosaic that is said to be large, of which the JPEG reaches a corner."""
+    chunks, jpeg = pair
+    payload = {c.type: c.payload for c in chunks}
+    head = struct.pack("<4H", *[1048] * 4) + bytes(4) + payload["HEAD"][12:]
+    tone = payload["TONE"][:16] + b"\3" + payload["TONE"][17:]
+    large = container.read(with_payload(chunks, "HEAD", head))
+    assert refusal(with_payload(large, "TONE", tone), jpeg) == "E19"

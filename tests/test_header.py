@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from rawcodec.errors import CorruptSidecarError
 from rawcodec.sensor import Sensor
-from rawcodec.stream.header import NAME_LIMIT, QUALITIES, Header
+from rawcodec.stream.header import NAME_LIMIT, QUALITIES, SITE_LIMIT, Header
 from rawcodec.stream.tags import SIZE_LIMIT, TYPE_SIZES, Tag, pack_tags, unpack_tags
 
 BAYER = Sensor(6000, 4000, ("RG", "GB"), (512, 512, 512, 512), 16383, 1)
+LARGE = Sensor(32768, 16384, ("RG", "GB"), (512, 512, 512, 512), 16383, 1)
 HEADER = Header(
     sensor=BAYER,
     raw_width=6024,
@@ -29,7 +30,7 @@ HEADER = Header(
     jpeg_digest=bytes(range(16)),
     jpeg_stream_digest=bytes(range(16, 24)),
     mosaic_digest=bytes(range(32, 48)),
-    quality="medium",
+    quality="tone",
     psnr_db=48.125,
     max_error=511,
     writer="rawcodec 0.1.0",
@@ -53,7 +54,9 @@ def sensors(draw: st.DrawFn) -> Sensor:
     level = st.integers(0, white - 1)
     equal = level.map(lambda x: [x] * cells)
     black = tuple(draw(equal | st.lists(level, min_size=cells, max_size=cells)))
-    return Sensor(draw(u16), draw(u16), cfa, black, white, draw(st.integers(1, 8)))
+    width = draw(u16)
+    height = draw(st.integers(1, min(SITE_LIMIT // width, 0xFFFF)))
+    return Sensor(width, height, cfa, black, white, draw(st.integers(1, 8)))
 
 
 @st.composite
@@ -73,8 +76,8 @@ def headers(draw: st.DrawFn) -> Header:
         jpeg_digest=draw(st.binary(min_size=16, max_size=16)),
         jpeg_stream_digest=draw(st.binary(min_size=8, max_size=8)),
         mosaic_digest=draw(st.binary(min_size=16, max_size=16)),
-        quality=draw(st.sampled_from(QUALITIES)),
-        psnr_db=draw(st.floats(0, 4e6) | st.just(math.inf)),
+        quality=draw(st.sampled_from(QUALITIES[1:])) if model else "tone",
+        psnr_db=draw(st.floats(0, 4294967.294) | st.just(math.inf)),
         max_error=draw(st.integers(0, 0xFFFF)),
         writer=draw(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=32)),
         model=model,
@@ -94,7 +97,7 @@ def test_a_header_is_read_back(header: Header) -> None:
 
 def test_the_bytes_of_a_header_are_fixed() -> None:
     assert HEADER.pack().hex() == (
-        "7017a00f8817b80f0c0010007017a00fff3fff01fdbb00000102"
+        "7017a00f8817b80f0c0010007017a00fff3fff01fdbb00000100"
         "000102030405060708090a0b0c0d0e0f1011121314151617"
         "202122232425262728292a2b2c2d2e2f00000000000000000000000000000000"
         "020200010102010002"
@@ -102,7 +105,7 @@ def test_the_bytes_of_a_header_are_fixed() -> None:
     )
 
 
-@pytest.mark.parametrize("db", [0.0, 48.1251, math.inf])
+@pytest.mark.parametrize("db", [0.0, 48.1251, 0xFFFFFFFE / 1000, math.inf])
 def test_psnr_is_kept_to_a_thousandth(db: float) -> None:
     kept = Header.unpack(dataclasses.replace(HEADER, psnr_db=db).pack()).psnr_db
     assert kept == db if math.isinf(db) else abs(kept - db) <= 0.0005
@@ -159,6 +162,7 @@ def test_garbage_is_refused_as_a_header(garbage: bytes) -> None:
         (24, b"\x00", "orientation 0"),
         (24, b"\x09", "orientation 9"),
         (25, b"\x05", "quality 5 is unknown"),
+        (25, b"\x02", "quality medium does not fit the model ''"),
         (66, b"\x01", "model hash without a model"),
         (CFA_OFFSET, b"\x00", "CFA of 0 x 2"),
         (CFA_OFFSET, b"\x09", "CFA of 9 x 2"),
@@ -177,6 +181,28 @@ def test_each_field_out_of_range_has_its_error(
         Header.unpack(altered)
 
 
+def test_a_quality_and_a_model_come_together() -> None:
+    learned = dataclasses.replace(
+        HEADER, quality="medium", model="latent-0", model_hash=bytes(range(16))
+    )
+    data = learned.pack()
+    assert Header.unpack(data) == learned
+    with pytest.raises(CorruptSidecarError, match="quality tone does not fit the model 'latent-0'"):
+        Header.unpack(data[:25] + b"\0" + data[26:])
+
+
+def test_as_many_sites_as_the_limit_are_read_and_one_row_more_is_refused() -> None:
+    large = dataclasses.replace(
+        HEADER, sensor=LARGE, raw_width=32768, raw_height=16385, left=0, top=0
+    )
+    data = large.pack()
+    assert LARGE.width * LARGE.height == SITE_LIMIT
+    assert Header.unpack(data).sensor == LARGE
+    more = data[:2] + struct.pack("<H", 16385) + data[4:]
+    with pytest.raises(CorruptSidecarError, match="32768x16385 are more than 536870912"):
+        Header.unpack(more)
+
+
 def test_equal_black_levels_written_out_are_refused() -> None:
     data = HEADER.pack()
     long = data[:BLACK_OFFSET] + struct.pack("<B4H", 4, *[512] * 4) + data[MODEL_OFFSET:]
@@ -188,6 +214,7 @@ def test_equal_black_levels_written_out_are_refused() -> None:
     "change",
     [
         {"sensor": dataclasses.replace(BAYER, width=0)},
+        {"sensor": dataclasses.replace(LARGE, height=SITE_LIMIT // LARGE.width + 1)},
         {"sensor": dataclasses.replace(BAYER, black=(512,))},
         {"sensor": dataclasses.replace(BAYER, black=(512, 512, 512, 16383))},
         {"sensor": dataclasses.replace(BAYER, white=65536)},
@@ -199,11 +226,14 @@ def test_equal_black_levels_written_out_are_refused() -> None:
         {"jpeg_height": 65536},
         {"jpeg_digest": b""},
         {"quality": "best"},
+        {"quality": "medium"},
+        {"quality": "tone", "model": "latent-0"},
         {"psnr_db": math.nan},
         {"psnr_db": -1.0},
+        {"psnr_db": 0xFFFFFFFF / 1000},
         {"max_error": 65536},
-        {"model": "../weights"},
-        {"model": "m" * 65},
+        {"quality": "medium", "model": "../weights"},
+        {"quality": "medium", "model": "m" * 65},
         {"model_hash": bytes(15) + b"\x01"},
         {"writer": "rawcodec\n"},
         {"writer": "w" * 33},

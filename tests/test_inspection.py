@@ -111,8 +111,9 @@ def test_the_camera_does_not_repeat_its_make(make: str, model: str, camera: str)
 
 
 def test_a_model_is_named() -> None:
-    header = dataclasses.replace(HEADER, model="one-1", model_hash=bytes(15) + b"x")
-    assert inspect_bytes(sidecar(header=header)).model == "one-1"
+    header = dataclasses.replace(HEADER, quality="high", model="one-1", model_hash=bytes(15) + b"x")
+    info = inspect_bytes(sidecar(header=header))
+    assert (info.model, info.quality) == ("one-1", "high")
 
 
 @pytest.mark.parametrize(

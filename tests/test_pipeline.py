@@ -234,6 +234,39 @@ def test_a_reduced_jpeg_comes_back(tmp_path: Path):
     assert len(sidecar) <= SIZE_LIMIT
 
 
+def test_a_straightened_jpeg_comes_back(tmp_path: Path):
+    """Turned by 1.5 degrees and cropped: the wedges that it lacks come from the border grid."""
+    light = scene(602, 803)
+    raw = write_raw(tmp_path / "a.dng", light, ("RG", "GB"))
+    plain = write_jpeg(tmp_path / "a.jpg", light, crop=0, quality=98)
+    with Image.open(plain) as image:
+        turned = image.rotate(1.5, Image.Resampling.BICUBIC)
+    turned.crop((10, 12, 793, 590)).save(tmp_path / "turned.jpg", quality=98, subsampling=0)
+
+    expected = rawcodec.encode(raw, plain)
+    sidecar = rawcodec.encode(raw, tmp_path / "turned.jpg")
+    mosaic = rawcodec.decode(tmp_path / "turned.jpg", sidecar)
+    info = rawcodec.inspect(sidecar)
+    assert Alignment.unpack(payload_of(expected, "ALGN")).warp is None
+    assert Alignment.unpack(payload_of(sidecar, "ALGN")).warp is not None
+    assert mosaic.digest().hex() == info.mosaic_digest
+    assert info.psnr_db > rawcodec.inspect(expected).psnr_db - 3
+    assert len(sidecar) <= SIZE_LIMIT + 168
+
+
+def test_what_a_damaged_warp_gives_is_refused(small: Pair):
+    """Behind right checksums: a digest of another mosaic, if nothing else."""
+    algn = payload_of(small.sidecar, "ALGN")
+    rng = np.random.default_rng(6)
+    for spread in (16, 24, 31):
+        numbers = rng.integers(-(1 << spread), 1 << spread, 42)
+        warped = algn[:25] + b"\1" + numbers.astype("<i4").tobytes()
+        for payload in (warped, warped[:-1], warped + b"\0", algn[:25] + b"\1"):
+            with pytest.raises((DigestError, SidecarError)) as caught:
+                rawcodec.decode(small.jpeg, rebuilt(small.sidecar, "ALGN", payload))
+            check_message(caught.value, "sidecar")
+
+
 @pytest.mark.parametrize("level", [512, 6000, 16383])
 def test_an_empty_frame_comes_back(tmp_path: Path, level: int):
     """A black frame, a grey one and a saturated one, without any noise."""
@@ -473,7 +506,7 @@ def check_damaged(pair: Pair, sidecar: bytes, expected: np.ndarray) -> None:
 def test_damage_behind_right_checksums_is_refused(small: Pair, kind: str):
     payload, expected = payload_of(small.sidecar, kind), small.decode()
     rng = np.random.default_rng(3)
-    head = range(min(len(payload), 25))
+    head = range(min(len(payload), 26))
     for position in [*head, *rng.integers(0, len(payload), 25)]:
         data = bytearray(payload)
         data[position] ^= 1 << int(rng.integers(8))
@@ -485,9 +518,9 @@ def test_a_payload_of_another_length_or_of_noise_is_refused(small: Pair, kind: s
     payload = payload_of(small.sidecar, kind)
     rng = np.random.default_rng(4)
     # one word more may pass: docs/FORMAT.md, "End"
-    sizes = {0, 1, 16, 17, 18, 20, 21, 24, 26, len(payload) - 8, len(payload) + 8}
+    sizes = {0, 1, 16, 17, 18, 20, 21, 24, 25, 27, len(payload) - 8, len(payload) + 8}
     others = [payload.ljust(size, b"\0")[:size] for size in sorted(sizes)]
-    others += [rng.bytes(size) for size in (21, 25, 25, 25, 100, 1017, 4017)]
+    others += [rng.bytes(size) for size in (21, 25, 26, 26, 194, 1017, 4017)]
     # behind a head that is right, noise reaches the entropy decoder
     others += [payload[:17] + rng.bytes(4 * int(rng.integers(1, 500))) for _ in range(10)]
     for other in others:

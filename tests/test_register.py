@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from rawcodec.errors import AlignmentError
 from rawcodec.mosaic import Mosaic
-from rawcodec.photo.align import Alignment, orient
+from rawcodec.photo.align import FRACTION_BITS, Alignment, orient
 from rawcodec.photo.jpeg import read_jpeg
 from rawcodec.photo.raw import read_raw
 from rawcodec.photo.register import register
@@ -118,6 +120,7 @@ def check_reduced(load, name: str, program: str, scale: float) -> None:
     result = register(mosaic, saved(pixels, size))
     orientation, origin = truth(name, program)
     assert result.alignment.orientation == orientation
+    assert result.alignment.warp is None
     scales = size[0] / width, size[1] / height
     check_corners(result.alignment, mosaic, (origin, origin), scales)
 
@@ -228,6 +231,130 @@ def test_a_black_and_white_jpeg_is_found(load):
     assert register(mosaic, grey).alignment == Alignment.from_floats(1, 1, -4, 1, -4)
 
 
+# Pictures that a program has bent: lens correction and straightening
+
+Shape = tuple[int, int]
+"""Width and height."""
+
+
+@dataclass(frozen=True)
+class Bend:
+    """What a program does to its plain rendering before it saves it.
+
+    corner: how far it moves the corners, relative to their distance from the
+        middle; it moves other pixels by the square of theirs.
+    degrees: how far it turns the picture, clockwise; the parts that then lack
+        something are cut off.
+    """
+
+    corner: float = 0.0
+    degrees: float = 0.0
+
+    def size(self, size: Shape) -> Shape:
+        width, height = size
+        sine = abs(math.sin(math.radians(self.degrees)))
+        return int(width - height * sine), int(height - width * sine)
+
+    def place(self, x: np.ndarray, y: np.ndarray, size: Shape) -> tuple[np.ndarray, np.ndarray]:
+        """Where pixels of a picture of this size go, in float64."""
+        x, y = x - (size[0] - 1) / 2, y - (size[1] - 1) / 2
+        further = 1 + self.corner * (x * x + y * y) / (size[0] ** 2 / 4 + size[1] ** 2 / 4)
+        x, y = x * further, y * further
+        c, s = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        width, height = self.size(size)
+        return c * x - s * y + (width - 1) / 2, s * x + c * y + (height - 1) / 2
+
+    def origin(self, u: np.ndarray, v: np.ndarray, size: Shape) -> tuple[np.ndarray, np.ndarray]:
+        """Where the pixels of the bent picture come from: the inverse of ``place``."""
+        x, y = np.array(u, np.float64), np.array(v, np.float64)
+        for _ in range(40):
+            found_u, found_v = self.place(x, y, size)
+            x, y = x + u - found_u, y + v - found_v
+        assert np.allclose(self.place(x, y, size), (u, v), atol=1e-6)
+        return x, y
+
+
+BENDS = {
+    "barrel": Bend(corner=-0.03),
+    "pincushion": Bend(corner=0.02),
+    "turned a little": Bend(degrees=0.5),
+    "turned": Bend(degrees=-1.5),
+    "both": Bend(corner=-0.02, degrees=1.0),
+}
+
+
+def bent(pixels: np.ndarray, bend: Bend) -> np.ndarray:
+    """The pixels after a program bent them and saved them; black where there were none."""
+    size = pixels.shape[1], pixels.shape[0]
+    width, height = bend.size(size)
+    xs, ys = (sorted({*range(0, n, 48), n}) for n in (width, height))
+    mesh = []
+    for left, right in itertools.pairwise(xs):
+        for top, bottom in itertools.pairwise(ys):
+            # a corner's coordinate is half a pixel more than that of a pixel's middle
+            u = np.array([left, left, right, right]) - 0.5
+            v = np.array([top, bottom, bottom, top]) - 0.5
+            corners = np.stack(bend.origin(u, v, size), axis=-1) + 0.5
+            mesh.append(((left, top, right, bottom), tuple(corners.ravel().tolist())))
+    image = Image.fromarray(pixels)
+    image = image.transform((width, height), Image.Transform.MESH, mesh, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=92)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def worst_place(found: Alignment, mosaic: Mosaic, size: Shape, bend: Bend) -> float:
+    """Largest distance of sites from their true place, over 9 x 7 points of the bent picture.
+
+    size: of the unbent picture, which lacks 4 sites on every side. Points
+    that the bend left black do not count.
+    """
+    height, width = mosaic.samples.shape[:2]
+    across, down = bend.size(size)
+    u, v = np.meshgrid(np.linspace(0, across - 1, 9), np.linspace(0, down - 1, 7))
+    x, y = bend.origin(u.ravel(), v.ravel(), size)
+    inside = (x >= 0) & (x <= size[0] - 1) & (y >= 0) & (y <= size[1] - 1)
+    assert inside.sum() > 30
+    columns, rows = (np.round(n[inside]).astype(np.int64) + 4 for n in (x, y))
+    true = bend.place(columns - 4.0, rows - 4.0, size)
+    worst = 0.0
+    for row, column, true_u, true_v in zip(rows, columns, *true, strict=True):
+        place = found.positions(np.array([row]), np.array([column]), width, height)
+        u, v = (float(n[0, 0]) / (1 << FRACTION_BITS) for n in np.broadcast_arrays(*place))
+        worst = max(worst, math.hypot(u - true_u, v - true_v))
+    return worst
+
+
+def check_bent(load, name: str, bend: Bend) -> None:
+    mosaic, pixels = load(name, f"{name}.rt.jpg")
+    result = register(mosaic, bent(pixels, bend))
+    assert result.alignment.orientation == 1
+    assert result.alignment.warp is not None
+    size = pixels.shape[1], pixels.shape[0]
+    assert worst_place(result.alignment, mosaic, size, bend) < 0.5
+
+
+QUICK_BENDS = [
+    ("colorchart", "barrel"),
+    ("NikonD1", "pincushion"),
+    ("NikonD1", "turned a little"),
+    ("colorchart", "turned"),
+]
+
+
+@pytest.mark.parametrize(("name", "bend"), QUICK_BENDS)
+def test_a_bent_jpeg_is_found(load, name: str, bend: str):
+    check_bent(load, name, BENDS[bend])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "bend"), [p for p in itertools.product(QUICK, BENDS) if p not in QUICK_BENDS]
+)
+def test_every_bent_jpeg_is_found(load, name: str, bend: str):
+    check_bent(load, name, BENDS[bend])
+
+
 # Wrong pairs
 
 
@@ -249,6 +376,14 @@ def test_the_jpeg_of_another_shot_is_refused(load, name: str, jpeg: str):
 @pytest.mark.parametrize(("name", "other"), list(itertools.permutations(RAWS, 2)))
 def test_every_jpeg_of_another_shot_is_refused(load, name: str, other: str, program: str):
     check_refused(load, name, f"{other}.{program}.jpg")
+
+
+@pytest.mark.parametrize("bend", ["barrel", pytest.param("turned", marks=pytest.mark.slow)])
+def test_a_bent_jpeg_of_another_shot_is_refused(load, bend: str):
+    mosaic, _ = load("colorchart", "colorchart.rt.jpg")
+    _, pixels = load("NikonD1", "NikonD1.rt.jpg")
+    with pytest.raises(AlignmentError, match="not a rendering of this raw"):
+        register(mosaic, bent(pixels, BENDS[bend]))
 
 
 # Frames without texture, and sizes

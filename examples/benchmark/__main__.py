@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from .pairs import find_pairs
+from .pairs import Pair, find_pairs
 from .process import CHECKOUT
 
 
@@ -16,33 +18,56 @@ def main() -> None:
     """Measures rawcodec on real photos."""
 
 
-@main.command()
-@click.option(
+_data_option = click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=CHECKOUT.parent / "shared" / "data" / "real",
     show_default="../shared/data/real",
     help="Folder of raws, .dng.xz too, with NAME.rt.jpg and NAME.dt.jpg beside them.",
 )
-@click.option(
+_out_option = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=CHECKOUT / "docs" / "results",
     show_default="docs/results",
-    help="Folder to write tone.md and its plots to.",
+    help="Folder to write the page and its plots to.",
 )
-def tone(data: Path, out: Path) -> None:
-    """The tone layer: quality, cost, exactness, alignment, wrong pairs."""
-    from . import tone as page
 
+
+@contextmanager
+def _unpacked(data: Path) -> Iterator[tuple[list[Pair], Path]]:
+    """The pairs of a folder, and a scratch folder that goes with them."""
     with tempfile.TemporaryDirectory(prefix="rawcodec-benchmark-") as folder:
         scratch = Path(folder)
         try:
             pairs = find_pairs(data.resolve(), scratch)
         except FileNotFoundError as error:
             raise click.ClickException(str(error)) from error
-        page.run_all(pairs, out, scratch)
+        yield pairs, scratch
+
+
+@main.command()
+@_data_option
+@_out_option
+def tone(data: Path, out: Path) -> None:
+    """The tone layer: quality, cost, exactness, alignment, wrong pairs."""
+    from . import tone as tone_page
+
+    with _unpacked(data) as (pairs, scratch):
+        tone_page.run_all(pairs, out, scratch)
     click.echo(f"{out / 'tone.md'}: written")
+
+
+@main.command()
+@_data_option
+@_out_option
+def ablation(data: Path, out: Path) -> None:
+    """What each part of the tone layer gives."""
+    from . import ablation as ablation_page
+
+    with _unpacked(data) as (pairs, _):
+        ablation_page.run_all(pairs, out)
+    click.echo(f"{out / 'ablation.md'}: written")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from PIL import Image
 
 from rawcodec.errors import AlignmentError
 from rawcodec.mosaic import Mosaic
-from rawcodec.photo.align import Alignment, orient
+from rawcodec.photo.align import FRACTION_BITS, Alignment, orient
 from rawcodec.photo.jpeg import Jpeg, read_jpeg
 from rawcodec.photo.register import Registration, register
 
@@ -28,8 +28,12 @@ from .pairs import Pair
 SCALES = ((2, 3), (1, 2), (1, 3))
 SCALED_QUALITY = 85
 TURNED_QUALITY = 95
+
+BENDS = ((-0.03, 0.0), (0.02, 0.0), (0.0, 1.0))
+"""Radial distortion, as a share of the distance at the corner, and rotation in degrees."""
 ORIENTATIONS = range(1, 9)
 
+_MESH = 24  # pixels; within one, a bend is close to linear
 _TILE = 256
 _TILES = 5
 
@@ -52,8 +56,8 @@ class Study:
     """Everything found about one pair.
 
     base: the JPEG as it is. truth: its plain crop. scaled: one a scale of
-    ``SCALES``. turned: pixels turned, one an orientation. flagged: the EXIF
-    flag alone changed, one an orientation.
+    ``SCALES``. bent: one a bend of ``BENDS``. turned: pixels turned, one an
+    orientation. flagged: the EXIF flag alone changed, one an orientation.
     """
 
     pair: Pair
@@ -61,12 +65,13 @@ class Study:
     truth: Alignment
     found: Found
     scaled: list[Found]
+    bent: list[Found]
     turned: list[Found]
     flagged: list[Found]
 
     @property
     def all(self) -> list[Found]:
-        """Every registration of the study."""
+        """Every registration of the study of a JPEG that is a plain crop, scaled or turned."""
         return [self.found, *self.scaled, *self.turned, *self.flagged]
 
 
@@ -76,20 +81,24 @@ def study(pair: Pair, mosaic: Mosaic, scratch: Path) -> Study:
     base = register(mosaic, jpeg.pixels, jpeg.orientation)
     truth = _plain_crop(base.alignment)
     variant = scratch / "variant.jpg"
-    scaled, turned, flagged = [], [], []
+    scaled, bent, turned, flagged = [], [], [], []
     for numerator, denominator in SCALES:
         old = jpeg.pixels.shape[1], jpeg.pixels.shape[0]
         new = round(old[0] * numerator / denominator), round(old[1] * numerator / denominator)
         picture = Image.fromarray(jpeg.pixels).resize(new, Image.Resampling.LANCZOS)
         picture.save(variant, quality=SCALED_QUALITY)
         scaled.append(_find(mosaic, read_jpeg(variant), _rescaled(truth, old, new)))
+    for bend in BENDS:
+        _bend(jpeg.pixels, *bend).save(variant, quality=SCALED_QUALITY)
+        bent.append(_find_bent(mosaic, read_jpeg(variant), truth, bend))
     for orientation in ORIENTATIONS:
         picture = Image.fromarray(np.ascontiguousarray(orient(jpeg.pixels, orientation)))
         picture.save(variant, quality=TURNED_QUALITY)
         turned.append(_find(mosaic, read_jpeg(variant), _turned_back(truth, orientation)))
         variant.write_bytes(_flagged(pair.jpeg.read_bytes(), orientation))
         flagged.append(_find(mosaic, read_jpeg(variant), truth))
-    return Study(pair, base, truth, _compare(mosaic, base, truth), scaled, turned, flagged)
+    found = _compare(mosaic, base, truth)
+    return Study(pair, base, truth, found, scaled, bent, turned, flagged)
 
 
 def refusal(mosaic: Mosaic, jpeg: Jpeg) -> float | None:
@@ -143,10 +152,72 @@ def _compare(mosaic: Mosaic, registration: Registration, truth: Alignment) -> Fo
     found = registration.alignment
     if found.orientation != truth.orientation:
         return Found(math.inf, registration.agreement)
-    across = max(abs(found.position_x(x) - truth.position_x(x)) for x in (0, width - 1))
-    down = max(abs(found.position_y(y) - truth.position_y(y)) for y in (0, height - 1))
-    scale_x, scale_y = truth.scale
-    return Found(math.hypot(across / scale_x, down / scale_y), registration.agreement)
+    corners = np.array([0, height - 1]), np.array([0, width - 1])
+    off = [
+        np.abs(a - b).max() / step
+        for a, b, step in zip(
+            found.positions(*corners, width, height),
+            truth.positions(*corners, width, height),
+            (truth.step_x, truth.step_y),
+            strict=True,
+        )
+    ]
+    return Found(math.hypot(*off), registration.agreement)
+
+
+def _source(
+    u: np.ndarray, v: np.ndarray, size: tuple[int, int], radial: float, degrees: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixel (u, v) of a bent picture comes from in the one before."""
+    x, y = (size[0] - 1) / 2, (size[1] - 1) / 2
+    dx, dy = u - x, v - y
+    factor = 1 + radial * (dx**2 + dy**2) / (x**2 + y**2)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return x + factor * (cosine * dx + sine * dy), y + factor * (cosine * dy - sine * dx)
+
+
+def _bend(pixels: np.ndarray, radial: float, degrees: float) -> Image.Image:
+    """A picture as after a lens correction or straightening, in the same frame."""
+    picture = Image.fromarray(pixels)
+    width, height = picture.size
+    mesh = []
+    for top in range(0, height, _MESH):
+        for left in range(0, width, _MESH):
+            right, bottom = min(left + _MESH, width), min(top + _MESH, height)
+            # Pillow counts from the pixels' edges
+            edges = np.array([(left, top), (left, bottom), (right, bottom), (right, top)]) - 0.5
+            u, v = _source(edges[:, 0], edges[:, 1], picture.size, radial, degrees)
+            quad = tuple(float(n) for n in (np.stack([u, v], axis=1) + 0.5).ravel())
+            mesh.append(((left, top, right, bottom), quad))
+    return picture.transform(
+        picture.size, Image.Transform.MESH, mesh, resample=Image.Resampling.BICUBIC
+    )
+
+
+def _find_bent(mosaic: Mosaic, jpeg: Jpeg, truth: Alignment, bend: tuple[float, float]) -> Found:
+    """The error at points of a grid that the bent JPEG shows."""
+    try:
+        registration = register(mosaic, jpeg.pixels, jpeg.orientation)
+    except AlignmentError:
+        return Found(math.inf, 0.0)
+    found = registration.alignment
+    if found.orientation != truth.orientation:
+        return Found(math.inf, registration.agreement)
+    height, width = mosaic.samples.shape[:2]
+    rows = np.linspace(0, height - 1, 7).astype(np.int64)
+    columns = np.linspace(0, width - 1, 9).astype(np.int64)
+    one = 1 << FRACTION_BITS
+    u, v = np.broadcast_arrays(*(p / one for p in found.positions(rows, columns, width, height)))
+    wanted = [p / one for p in truth.positions(rows, columns, width, height)]
+    # the distortion is one of the JPEG as stored, and the alignment one of the JPEG turned
+    size = jpeg.pixels.shape[1], jpeg.pixels.shape[0]
+    mirrored = truth.orientation == 2
+    stored = size[0] - 1 - u if mirrored else u
+    x, y = _source(stored, v, size, *bend)
+    x = size[0] - 1 - x if mirrored else x
+    shown = (u >= 0) & (v >= 0) & (u <= size[0] - 1) & (v <= size[1] - 1)
+    off = np.hypot(x - wanted[0], y - wanted[1])[shown]
+    return Found(float(off.max()), registration.agreement)
 
 
 def _plain_crop(found: Alignment) -> Alignment:

@@ -29,19 +29,16 @@ _CELLS = (NODES - 1) ** 3
 _CORNERS = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
 
 
-def predict(mosaic: Mosaic, guide: Guide, covered: tuple[int, int, int, int]) -> np.ndarray:
+def predict(mosaic: Mosaic, guide: Guide, reached: np.ndarray | None) -> np.ndarray:
     """What a plain table, fitted to this very photo, makes of it.
 
-    guide: the JPEG over columns 0 to the mosaic's width. covered: left, top,
-        right, bottom of the sites that the JPEG reaches, which it is fitted on.
+    guide: the JPEG over the mosaic's columns. reached: bool (H, W), the sites
+        that the JPEG reaches, which it is fitted on; None for all.
 
     Returns DN, float32, of the mosaic's shape. Sites that the JPEG does not
     reach see its nearest edge pixel.
     """
-    left, top, right, bottom = covered
-    height, width = mosaic.samples.shape[:2]
-    inside = np.zeros((height, width), bool)
-    inside[top:bottom, left:right] = True
+    inside = np.ones(mosaic.samples.shape[:2], bool) if reached is None else reached
     grams = np.zeros((3, _CELLS, 8, 8))
     vectors = np.zeros((3, _CELLS, 8))
     for colour, black, index, rgb in _parts(mosaic, guide):

@@ -22,9 +22,7 @@ def bars(
     places = np.arange(len(names))
     for number, (label, values) in enumerate(series.items()):
         offset = (number - (len(series) - 1) / 2) * thickness
-        drawn = axes.barh(
-            places + offset, values, thickness, label=label, color=_COLOURS[number]
-        )
+        drawn = axes.barh(places + offset, values, thickness, label=label, color=_COLOURS[number])
         axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
     axes.set_yticks(places, names)
     axes.invert_yaxis()

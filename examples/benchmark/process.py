@@ -60,9 +60,7 @@ def run(
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: failed: {done.stderr.strip()}")
         runs.append(Run(**json.loads(done.stdout)))
-    return Run(
-        median(r.seconds for r in runs), max(r.megabytes for r in runs), runs[-1].output
-    )
+    return Run(median(r.seconds for r in runs), max(r.megabytes for r in runs), runs[-1].output)
 
 
 def _measure(command: list[str]) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -24,10 +25,10 @@ from . import table as t
 from .coding import Steps
 from .table import Border, Tone
 
-SAMPLES = 600_000
+SAMPLES = 400_000
 """Sites that the fit looks at, at most: fewer cost quality and bytes (docs/DESIGN.md)."""
 
-PART = 6
+PART = 4
 """The first rounds look at one site in so many."""
 
 MAX_BANDS = 240
@@ -61,7 +62,7 @@ GuideBand = Callable[[int, int], np.ndarray]
 
 
 @dataclass
-class _Sample:
+class Sample:
     """Sites of one colour.
 
     y, x: float64 (n,), relative position, 0 to 1. centre: (n, 3), the guide,
@@ -75,14 +76,12 @@ class _Sample:
     slopes: np.ndarray
     level: np.ndarray
 
-    def part(self, which: slice) -> _Sample:
+    def part(self, which: slice) -> Sample:
         """Some of the sites."""
-        return _Sample(*(getattr(self, name)[which] for name in _FIELDS))
+        return Sample(*(getattr(self, name)[which] for name in _FIELDS))
 
 
-def sample_sites(
-    mosaic: Mosaic, guide: GuideBand, reached: np.ndarray | None
-) -> dict[int, _Sample]:
+def sample_sites(mosaic: Mosaic, guide: GuideBand, reached: np.ndarray | None) -> dict[int, Sample]:
     """A random sample of the sites reached, by colour, the same for the same photo."""
     sensor = mosaic.sensor
     rng = np.random.default_rng(0)
@@ -94,7 +93,7 @@ def sample_sites(
     count = int(np.clip((bottom - top) // period * np.sqrt(share) * 2, 1, MAX_BANDS))
     starts = np.unique(np.linspace(top, max(top, bottom - period), count).astype(int))
     starts = np.unique(starts // period * period)
-    parts: dict[int, list[_Sample]] = {c: [] for c in t.used_colours(sensor)}
+    parts: dict[int, list[Sample]] = {c: [] for c in t.used_colours(sensor)}
     per_row = SAMPLES / (len(starts) * period)
     for start in starts:
         rows = min(period, sensor.height - start)
@@ -119,7 +118,7 @@ def sample_sites(
                 [s[:, row, x].T / (4080.0 * n) for s, n in zip(sums, t.TAPS, strict=True)], axis=1
             )
             parts[colour].append(
-                _Sample(
+                Sample(
                     np.full(len(x), y / max(sensor.height - 1, 1)),
                     x / max(sensor.width - 1, 1),
                     middle,
@@ -128,7 +127,7 @@ def sample_sites(
                 )
             )
     return {
-        colour: _Sample(*(np.concatenate([getattr(s, f) for s in samples]) for f in _FIELDS))
+        colour: Sample(*(np.concatenate([getattr(s, f) for s in samples]) for f in _FIELDS))
         for colour, samples in parts.items()
     }
 
@@ -174,6 +173,27 @@ def _normal(
     return matrix, vector
 
 
+def _mixed(
+    first: np.ndarray,
+    first_weight: np.ndarray,
+    second: np.ndarray,
+    second_weight: np.ndarray,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """The part of normal equations that two sets of unknowns share: float64 of ``shape``."""
+    matrix = np.zeros(shape)
+    order = np.argsort(first[:, 0].astype(np.uint16), kind="stable")
+    cells = first[order, 0]
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(cells)), strict=True):
+        points = order[start:end]
+        dense = np.zeros((len(points), shape[1]))
+        np.put_along_axis(dense, second[points], second_weight[points], axis=1)
+        matrix[first[points[0]]] += first_weight[points].T @ dense
+    return matrix
+
+
+@lru_cache(maxsize=2)
 def _smoothness(shape: tuple[int, ...]) -> np.ndarray:
     """Sum of squared second differences along each axis, as a matrix."""
     nodes = int(np.prod(shape))
@@ -192,10 +212,10 @@ _TABLE_SHAPE = (t.NODES,) * 3
 _GAIN_SHAPE = (t.LEVELS, t.ROWS, t.COLUMNS)
 
 
-class _Problem:
+class Problem:
     """The state of a fit: float parameters, in units of 1, per colour."""
 
-    def __init__(self, samples: dict[int, _Sample], start: _Problem | None = None) -> None:
+    def __init__(self, samples: dict[int, Sample], start: Problem | None = None) -> None:
         self.samples = samples
         if start is None:
             self.table = {c: np.zeros(t.NODES**3) for c in samples}
@@ -210,7 +230,7 @@ class _Problem:
         self.table_smooth = 1e-3 * weight * _smoothness(_TABLE_SHAPE)
         self.table_smooth += 1e-9 * weight * np.eye(len(self.table_smooth))
         self.gain_smooth = 3e-3 * weight * _smoothness(_GAIN_SHAPE)
-        self.gain_smooth += 1e-3 * weight * np.eye(len(self.gain_smooth))
+        self.gain_smooth += 1e-2 * weight * np.eye(len(self.gain_smooth))
         self._first = start is None
         if start is None:
             self.set_taps(self.taps)
@@ -246,7 +266,7 @@ class _Problem:
         gain: np.ndarray = np.einsum("nk,nk->n", self.gains[colour][index], weight)
         return gain
 
-    def linearised(self, sample: _Sample, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def linearised(self, sample: Sample, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Targets of companded values, and the weights of their errors."""
         around = np.maximum(value, _FLOOR)
         target = around + (sample.level - around * around) / (2 * around)
@@ -284,6 +304,32 @@ class _Problem:
     def fit_gains(self) -> None:
         def fit(colour: int) -> None:
             self.gains[colour] = 1 + np.linalg.solve(*self.gain_equations(colour))
+
+        self._each(fit)
+
+    def fit_both(self) -> None:
+        """Table and gains in one step: in turn, they converge slowly where brightness
+        follows the place, since each can explain a part of the other."""
+
+        def fit(colour: int) -> None:
+            base, gain = self.base(colour), self.gain(colour)
+            target, error = self.linearised(self.samples[colour], base * gain)
+            table_index, table_weight = self._at_table[colour]
+            gain_index, gain_weight = self._at_gains[colour]
+            table_weight = table_weight * (gain * error)[:, None]
+            gain_weight = gain_weight * (base * error)[:, None]
+            # the product of both, around both: gains are counted from 1
+            wanted = (target + base * gain - base) * error
+            sides = (len(self.table_smooth), len(self.gain_smooth))
+            tables, table_vector = _normal(table_index, table_weight, wanted, sides[0])
+            gains, gain_vector = _normal(gain_index, gain_weight, wanted, sides[1])
+            mixed = _mixed(table_index, table_weight, gain_index, gain_weight, sides)
+            matrix = np.block(
+                [[tables + self.table_smooth, mixed], [mixed.T, gains + self.gain_smooth]]
+            )
+            solved = np.linalg.solve(matrix, np.concatenate([table_vector, gain_vector]))
+            self.table[colour] = solved[: sides[0]]
+            self.gains[colour] = 1 + solved[sides[0] :]
 
         self._each(fit)
 
@@ -358,16 +404,17 @@ def _fit(
     sample = sample_sites(mosaic, guide, reached)
     # a part of the sample fixes the filter and brings the rest near its solution
     part = slice(None, None, PART)
-    draft = _Problem({c: s.part(part) for c, s in sample.items()})
+    draft = Problem({c: s.part(part) for c, s in sample.items()})
+    draft.fit_table()
+    draft.fit_gains()
     for _ in range(ROUNDS):
-        draft.fit_table()
-        draft.fit_gains()
         draft.fit_taps()
+        draft.fit_both()
     taps = tuple(
         round(float(tap) / n * (1 << t.FILTER_BITS))
         for tap, n in zip(draft.taps, t.TAPS, strict=True)
     )
-    problem = _Problem(sample, draft)
+    problem = Problem(sample, draft)
     problem.set_taps(np.array(taps) * t.TAPS / (1 << t.FILTER_BITS))
     problem.fit_table()
     problem.fit_gains()
@@ -391,7 +438,7 @@ def _fit(
             shift = min(shift + 1, coding.MAX_SHIFT)
 
 
-def _quantise(problem: _Problem, taps: tuple[int, ...], steps: Steps, price: float) -> Tone:
+def _quantise(problem: Problem, taps: tuple[int, ...], steps: Steps, price: float) -> Tone:
     """Whole steps for the table, then for the gains given that table."""
     colours = tuple(problem.samples)
     floats = problem.table, problem.gains
