@@ -43,6 +43,7 @@ _STRUCT = struct.Struct("<BIqIqB")
 _COEFFICIENTS = struct.Struct(f"<{2 * len(TERMS)}i")
 _TAPS = 6
 _UNIT_BITS = 15  # coordinates of a warp: the longer side spans -1 to 1
+_WARPED_ROWS = 16  # at a time: few enough for the cache, enough for threads to pay
 _FIELD_BITS = 21  # of the three colours packed into 64 bits
 
 
@@ -292,6 +293,12 @@ class Guide:
         self._alignment = alignment
         self._size = width, height
         self._sites = np.arange(-reach, width + reach, dtype=np.int64)
+        if alignment.warp is not None:
+            # the three colours in one integer are looked up and weighed at once
+            wide = np.zeros(pixels.shape[:2], np.int64)
+            for colour in range(3):
+                wide |= pixels[:, :, colour].astype(np.int64) << (colour * _FIELD_BITS)
+            self._packed = wide.ravel()
 
     def band(self, top: int, bottom: int) -> np.ndarray:
         """Guide of rows top..bottom-1, which may lie outside the mosaic.
@@ -305,11 +312,10 @@ class Guide:
             planes = self._straight(u[0], v[:, 0])
         else:
             planes = np.empty((3, bottom - top, len(self._sites)), np.int16)
-            step = 8  # the many intermediate arrays then stay in the cache
-            for first in range(top, bottom, step):
-                rows = np.arange(first, min(first + step, bottom), dtype=np.int64)
+            for first in range(top, bottom, _WARPED_ROWS):
+                rows = np.arange(first, min(first + _WARPED_ROWS, bottom), dtype=np.int64)
                 u, v = self._alignment.positions(rows, self._sites, *self._size)
-                planes[:, first - top : first - top + step] = self._warped(u, v)
+                planes[:, first - top : first - top + _WARPED_ROWS] = self._warped(u, v)
         np.clip(planes, 0, GUIDE_MAX, out=planes)
         return planes
 
@@ -350,14 +356,8 @@ class Guide:
         column, phase_x = _whole_and_phase(u)
         row, phase_y = _whole_and_phase(v)
         bottom, right = (n - 1 for n in self._pixels.shape[:2])
-        first = int(np.clip(row.min() - 2, 0, bottom))
-        last = int(np.clip(row.max() + 3, 0, bottom))
-        # the three colours in one integer are looked up and weighed at once
-        wide = self._pixels[first : last + 1].astype(np.int64)
-        wide <<= np.array([0, _FIELD_BITS, 2 * _FIELD_BITS])
-        packed = wide.sum(axis=2).ravel()
         stride = right + 1
-        lines = [(np.clip(row + (tap - 2), 0, bottom) - first) * stride for tap in range(_TAPS)]
+        lines = [np.clip(row + (tap - 2), 0, bottom) * stride for tap in range(_TAPS)]
         taps_x, taps_y = (
             np.ascontiguousarray(np.moveaxis(kernel()[phase].astype(np.int64), 2, 0))
             for phase in (phase_x, phase_y)
@@ -366,11 +366,16 @@ class Guide:
         bias = 1 << (_FIELD_BITS - 1)
         biases = bias | bias << _FIELD_BITS | bias << 2 * _FIELD_BITS
         total = np.zeros((3, *u.shape), np.int32)
+        sums, place, looked_up = (np.empty(u.shape, np.int64) for _ in range(3))
         for tap_x in range(_TAPS):
             across = np.clip(column + (tap_x - 2), 0, right)
-            sums = np.full(u.shape, biases, np.int64)
+            sums.fill(biases)
             for tap_y in range(_TAPS):
-                sums += packed.take(lines[tap_y] + across) * taps_y[tap_y]
+                np.add(lines[tap_y], across, out=place)
+                # the places are all inside; "clip" spares a check and a copy
+                self._packed.take(place, out=looked_up, mode="clip")
+                looked_up *= taps_y[tap_y]
+                sums += looked_up
             for colour in range(3):
                 field = (sums >> (colour * _FIELD_BITS)) & ((1 << _FIELD_BITS) - 1)
                 value = ((field - bias) + 8) >> 4

@@ -445,19 +445,18 @@ def _bend(lines: _Fit, points: Points, tolerance: float) -> _Fit | None:
     terms = lines.terms(x, y)
     rest = np.stack([u, v]) - np.stack(lines.place(x, y))
     agree = _affine_votes(lines, points, 2 * tolerance)
-    degrees = np.array([i + j for i, j in TERMS])
     warp = np.zeros((2, len(TERMS)))
     for degree, reach in ((1, 4), (1, 4), (3, 4), (3, 3), (3, 2), (3, 2), (5, 2), (5, 1.5), (5, 1)):
-        used = np.flatnonzero(degrees <= degree)
-        if agree.sum() < 2 * len(used):
-            continue
-        part = terms[agree][:, used]
-        # high powers are kept small where few blocks hold them
-        ridge = np.diag(1e-7 * degrees[used] ** 2 * agree.sum())
-        solved = np.linalg.solve(part.T @ part + ridge, part.T @ rest[:, agree].T)
-        warp = np.zeros((2, len(TERMS)))
-        warp[:, used] = solved.T
-        agree = np.hypot(*(rest - warp @ terms.T)) < reach * tolerance
+        found = _least_squares(terms[agree], rest[:, agree], degree)
+        if found is not None:
+            warp, _ = found
+            agree = np.hypot(*(rest - warp @ terms.T)) < reach * tolerance
+    # a high degree follows the noise at the picture's edges where a lower one explains all
+    best = np.inf
+    for degree in (1, 3, 5):
+        found = _least_squares(terms[agree], rest[:, agree], degree)
+        if found is not None and found[1] < 0.9 * best:
+            warp, best = found
     return replace(lines, warp=warp) if warp.any() else None
 
 
@@ -499,6 +498,27 @@ def _starts(part: int, parts: int, length: int, span: int, factor: int) -> list[
     high = max(low, (part + 1) * length // parts - span)
     starts = {min(s, length - span) // factor * factor for s in (low, (low + high) // 2, high)}
     return sorted(s for s in starts if s >= 0)
+
+
+def _least_squares(
+    terms: np.ndarray, wanted: np.ndarray, degree: int
+) -> tuple[np.ndarray, float] | None:
+    """A warp (2, 21) of some degree and its leave-one-out error; None with too few points.
+
+    terms: (n, 21) at the points. wanted: (2, n), the displacements there.
+    """
+    degrees = np.array([i + j for i, j in TERMS])
+    used = np.flatnonzero(degrees <= degree)
+    if len(terms) < 2 * len(used):
+        return None
+    part = terms[:, used]
+    ridge = np.diag(1e-7 * degrees[used] ** 2 * len(terms))
+    hat = np.linalg.solve(part.T @ part + ridge, part.T)
+    warp = np.zeros((2, len(TERMS)))
+    warp[:, used] = (hat @ wanted.T).T
+    leverage = np.einsum("nk,kn->n", part, hat)
+    error = (wanted - warp @ terms.T) / np.maximum(1 - leverage, 1e-3)
+    return warp, float(np.mean(error**2))
 
 
 def _affine_votes(fit: _Fit, points: Points, tolerance: float) -> np.ndarray:
@@ -561,7 +581,7 @@ def _shifts(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarra
     product = np.fft.irfft2(np.fft.rfft2(b) * np.conj(np.fft.rfft2(a)), (size, size))
     product = np.fft.fftshift(product, axes=(1, 2))
     edge = size // 8  # shifts by more leave too little overlap
-    inner = product[:, edge:-edge, edge:-edge].reshape(count, -1)
+    inner = product[:, edge:-edge, edge:-edge].reshape(count, (size - 2 * edge) ** 2)
     peak = inner.argmax(axis=1)
     y, x = peak // (size - 2 * edge) + edge, peak % (size - 2 * edge) + edge
     n = np.arange(count)

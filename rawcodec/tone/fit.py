@@ -267,8 +267,13 @@ class Problem:
         return gain
 
     def linearised(self, sample: Sample, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Targets of companded values, and the weights of their errors."""
-        around = np.maximum(value, _FLOOR)
+        """Targets of companded values, and the weights of their errors.
+
+        Far below a site's level, the slope of the square is too small, and the step
+        would be far too long: there it is taken halfway up.
+        """
+        halfway = 0.5 * np.sqrt(np.maximum(sample.level, 0))
+        around = np.maximum(np.maximum(value, halfway), _FLOOR)
         target = around + (sample.level - around * around) / (2 * around)
         return target, 2 * np.sqrt(around * around + SHADOWS)
 
@@ -488,6 +493,8 @@ def _round(
     """
     order = number.ravel()
     matrix = matrix[np.ix_(order, order)]
+    # nodes that no site holds are held by the smoothness alone, to within rounding
+    matrix += 1e-9 * float(np.diag(matrix).mean()) * np.eye(len(matrix))
     inverse = np.linalg.inv(matrix)
     free = inverse @ vector[order]
     # row i: how the nodes after i answer to an error made at node i
