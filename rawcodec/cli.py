@@ -6,6 +6,7 @@ run, so that ``info`` and ``--help`` answer at once.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -303,12 +304,21 @@ def _description(info: SidecarInfo) -> list[str]:
         ("quality", f"{info.quality}, {_psnr(info)}, largest error {info.max_error} DN"),
         ("model", info.model or "none needed"),
         ("camera", info.camera or "not named"),
-        ("mosaic", f"{info.width}x{info.height}, {info.cfa}, orientation {info.orientation}"),
+        ("mosaic", f"{info.width}x{info.height}, {_cfa(info)}, orientation {info.orientation}"),
         ("levels", f"black {' '.join(map(str, black))}, white {info.white}"),
         ("JPEG", f"{info.jpeg_width}x{info.jpeg_height}"),
         ("written", f"by {info.writer or 'a program not named'}, format {info.format_version}"),
     )
     return [str(info.path), *(f"  {name:<9}{text}" for name, text in rows)]
+
+
+def _cfa(info: SidecarInfo) -> str:
+    """The CFA's letters; row by row where there are many."""
+    period = math.isqrt(len(info.cfa))
+    if len(info.cfa) <= 6 or period**2 != len(info.cfa):
+        return info.cfa
+    rows = [info.cfa[start : start + period] for start in range(0, len(info.cfa), period)]
+    return f"{period}x{period} {'/'.join(rows)}"
 
 
 def _psnr(info: SidecarInfo) -> str:

@@ -258,3 +258,17 @@ def test_a_border_of_too_many_nodes_is_refused_by_both(pair: tuple[list[Chunk], 
     tone = payload["TONE"][:16] + b"\3" + payload["TONE"][17:]
     large = container.read(with_payload(chunks, "HEAD", head))
     assert refusal(with_payload(large, "TONE", tone), jpeg) == "E19"
+
+
+def test_the_annotated_dump_is_the_golden_file() -> None:
+    root = Path(__file__).parents[1]
+    document = (root / "docs" / "FORMAT.md").read_text(encoding="utf-8")
+    dump = document.split("## Annotated dump")[1].split("```")[1]
+    data = (root / "tests" / "golden" / "photo.rmeta").read_bytes()
+    shown = 0
+    for line in dump.splitlines():
+        if line and line != "...":
+            offset, values = int(line[:4], 16), bytes.fromhex(line[6:53])
+            assert data[offset : offset + len(values)] == values, line
+            shown += len(values)
+    assert shown > 250

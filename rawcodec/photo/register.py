@@ -4,9 +4,10 @@ Three stages. *Search*: small pictures of both, every orientation and scale
 that the sizes allow, by normalised cross-correlation. *Refine*: many blocks,
 first of a reduced mosaic and then of the full one, each giving the place where
 it matches best; a line per axis, fitted robustly through these, gives scale
-and offset to a few hundredths of a photosite. *Judge*: the blocks of a true
-pair agree with the lines; those of another shot agree by chance, which
-no pair that was measured puts above one in ten (docs/results).
+and offset to a few hundredths of a photosite. Where the blocks see a bend, as
+after lens correction or straightening, a warp is added to the lines. *Judge*:
+the blocks of a true pair agree with the fit; those of another shot agree by
+chance, less than one in ten of them (docs/results/tone.md).
 
 Floating point is fine here: only the encoder searches, and what it finds is
 stored in integers (:class:`rawcodec.photo.align.Alignment`).

@@ -1,9 +1,9 @@
 """Fit the tone layer to one photo (encoder only, floating point).
 
-Least squares of the table, the gains and the filter in turn, on a sample of
-the sites, each linearised around the others (Gauss-Newton). The error is the
-squared error in DN plus a share of that of companded values: the first is what
-PSNR counts, the second keeps the shadows. Quantisation walks the nodes in
+Least squares of table and gains together and of the filter, in turn, on a
+sample of the sites, each linearised around the last solution (Gauss-Newton).
+The error is the squared error in DN plus a share of that of companded values:
+the first is what PSNR counts, the second keeps the shadows. Quantisation walks the nodes in
 coding order and lets the nodes still free make up for what rounding lost
 (optimal brain quantisation, Frantar et al., "GPTQ", 2023, section 3), weighing
 the error against the bits of each choice.
@@ -25,17 +25,17 @@ from . import table as t
 from .coding import Steps
 from .table import Border, Tone
 
-SAMPLES = 400_000
+SAMPLES = 300_000
 """Sites that the fit looks at, at most: fewer cost quality and bytes (docs/DESIGN.md)."""
 
 PART = 4
 """The first rounds look at one site in so many."""
 
-MAX_BANDS = 240
+MAX_BANDS = 160
 """Rows of the pattern that the sample comes from, at most."""
 
 ROUNDS = 4
-"""Rounds of table, gains and filter."""
+"""Rounds of the filter, then table and gains."""
 
 SHADOWS = 0.01
 """Linear level at which the companded error weighs as much as the linear one."""
