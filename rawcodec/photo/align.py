@@ -185,7 +185,7 @@ class Alignment:
         """
         result = np.empty((height, width), bool)
         columns = np.arange(width, dtype=np.int64)
-        # a warp takes much memory; a plain crop is the same for all columns of a row
+        # a warp's positions take 16 bytes a site: not all of them at once
         for top in range(0, height, 64):
             rows = np.arange(top, min(top + 64, height), dtype=np.int64)
             u, v = self.positions(rows, columns, width, height)
@@ -277,6 +277,13 @@ def _whole_and_phase(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return position >> PHASE_BITS, position & ((1 << PHASE_BITS) - 1)
 
 
+def _round_sums(total: np.ndarray) -> np.ndarray:
+    """Weighted sums of one pass over columns to guide values: int32 to int16."""
+    total += 1 << (TAP_BITS - 1)
+    total >>= TAP_BITS
+    return total.astype(np.int16)
+
+
 class Guide:
     """The oriented JPEG, resampled to photosites, in bands of rows.
 
@@ -347,9 +354,7 @@ class Guide:
         for tap in range(_TAPS):
             columns = np.take(planes, np.clip(whole + (tap - 2), 0, limit), axis=2)
             total += columns * taps[:, tap]
-        total += 1 << (TAP_BITS - 1)
-        total >>= TAP_BITS
-        return total.astype(np.int16)
+        return _round_sums(total)
 
     def _warped(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Resampling where every site has its own phases: int16 (3, rows, columns)."""
@@ -380,6 +385,4 @@ class Guide:
                 field = (sums >> (colour * _FIELD_BITS)) & ((1 << _FIELD_BITS) - 1)
                 value = ((field - bias) + 8) >> 4
                 total[colour] += (value * taps_x[tap_x]).astype(np.int32)
-        total += 1 << (TAP_BITS - 1)
-        total >>= TAP_BITS
-        return total.astype(np.int16)
+        return _round_sums(total)

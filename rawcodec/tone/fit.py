@@ -112,7 +112,7 @@ def sample_sites(mosaic: Mosaic, guide: GuideBand, reached: np.ndarray | None) -
             wanted = max(1, int(per_row / (columns_step if not sensor.linear else 3)))
             if len(x) > wanted:
                 x = rng.choice(x, wanted, replace=False)
-            values = mosaic.samples[y, x] if not sensor.linear else mosaic.samples[y, x, index[2]]
+            values = mosaic.samples[(y, x, *index[2:])]
             middle = centre[:, row, x].T / 4080.0
             slopes = np.stack(
                 [s[:, row, x].T / (4080.0 * n) for s, n in zip(sums, t.TAPS, strict=True)], axis=1
@@ -154,22 +154,27 @@ def _interpolation(
     return index, weight
 
 
+def _cells(index: np.ndarray) -> Iterator[np.ndarray]:
+    """Points by cell: all points of a cell share their nodes, so that one small product does.
+
+    index: (n, 2^d), the nodes of each point, the cell's first one first.
+    """
+    order = np.argsort(index[:, 0].astype(np.uint16), kind="stable")
+    ends = np.flatnonzero(np.diff(index[order, 0])) + 1
+    yield from np.split(order, ends)
+
+
 def _normal(
     index: np.ndarray, weight: np.ndarray, target: np.ndarray, nodes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normal equations of sum(weight * value[index]) = target: (N, N), (N,)."""
     matrix = np.zeros((nodes, nodes))
     vector = np.zeros(nodes)
-    # all points of a cell share their nodes: one small product a cell
-    order = np.argsort(index[:, 0].astype(np.uint16), kind="stable")
-    cells = index[order, 0]
-    weight, target = weight[order], target[order]
-    starts = np.flatnonzero(np.diff(cells, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(cells)), strict=True):
-        corner = index[order[start]]
-        part = weight[start:end]
+    for points in _cells(index):
+        corner = index[points[0]]
+        part = weight[points]
         matrix[np.ix_(corner, corner)] += part.T @ part
-        vector[corner] += part.T @ target[start:end]
+        vector[corner] += part.T @ target[points]
     return matrix, vector
 
 
@@ -182,11 +187,7 @@ def _mixed(
 ) -> np.ndarray:
     """The part of normal equations that two sets of unknowns share: float64 of ``shape``."""
     matrix = np.zeros(shape)
-    order = np.argsort(first[:, 0].astype(np.uint16), kind="stable")
-    cells = first[order, 0]
-    starts = np.flatnonzero(np.diff(cells, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(cells)), strict=True):
-        points = order[start:end]
+    for points in _cells(first):
         dense = np.zeros((len(points), shape[1]))
         np.put_along_axis(dense, second[points], second_weight[points], axis=1)
         matrix[first[points[0]]] += first_weight[points].T @ dense
@@ -215,7 +216,14 @@ _GAIN_SHAPE = (t.LEVELS, t.ROWS, t.COLUMNS)
 class Problem:
     """The state of a fit: float parameters, in units of 1, per colour."""
 
-    def __init__(self, samples: dict[int, Sample], start: Problem | None = None) -> None:
+    def __init__(
+        self,
+        samples: dict[int, Sample],
+        taps: np.ndarray | None = None,
+        start: Problem | None = None,
+    ) -> None:
+        """taps: weights of the filter's classes, none by default. start: where the table
+        and the gains begin; without it, the first ``fit_table`` goes by the levels alone."""
         self.samples = samples
         if start is None:
             self.table = {c: np.zeros(t.NODES**3) for c in samples}
@@ -225,15 +233,13 @@ class Problem:
         self._rgb: dict[int, np.ndarray] = {}
         self._at_table: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._at_gains: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.taps = np.zeros(5)
+        self.set_taps(np.zeros(5) if taps is None else taps)
         weight = sum(len(s.level) for s in samples.values()) / 60_000
         self.table_smooth = 1e-3 * weight * _smoothness(_TABLE_SHAPE)
         self.table_smooth += 1e-9 * weight * np.eye(len(self.table_smooth))
         self.gain_smooth = 3e-3 * weight * _smoothness(_GAIN_SHAPE)
         self.gain_smooth += 1e-2 * weight * np.eye(len(self.gain_smooth))
         self._first = start is None
-        if start is None:
-            self.set_taps(self.taps)
 
     def set_taps(self, taps: np.ndarray) -> None:
         self.taps = taps
@@ -419,8 +425,7 @@ def _fit(
         round(float(tap) / n * (1 << t.FILTER_BITS))
         for tap, n in zip(draft.taps, t.TAPS, strict=True)
     )
-    problem = Problem(sample, draft)
-    problem.set_taps(np.array(taps) * t.TAPS / (1 << t.FILTER_BITS))
+    problem = Problem(sample, np.array(taps) * t.TAPS / (1 << t.FILTER_BITS), draft)
     problem.fit_table()
     problem.fit_gains()
     shift = coding.MIN_SHIFT
