@@ -32,7 +32,7 @@ def encode(
     raw_path: PathLike,
     jpeg_path: PathLike,
     *,
-    quality: str = "tone",
+    quality: str = "medium",
     device: str = "auto",
     verify: bool = True,
 ) -> bytes:
@@ -41,7 +41,7 @@ def encode(
     raw_path: any raw file that LibRaw reads: Bayer, X-Trans, monochrome or
         linear (demosaiced). jpeg_path: a rendering of it, turned, cropped or
         reduced to as little as a quarter.
-    quality: ``tone``; more with the learned layer.
+    quality: ``tone`` (the smallest), ``low``, ``medium``, ``high`` or ``max``.
     device: ``auto``, ``cpu`` or ``cuda``. The result is the same on each.
     verify: decode the result and compare digests before returning it.
 

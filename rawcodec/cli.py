@@ -157,7 +157,7 @@ def _cli() -> None:
 @click.option(
     "--quality",
     type=click.Choice(QUALITIES),
-    default="tone",
+    default="medium",
     show_default=True,
     help="How much to keep of what the JPEG lacks.",
 )

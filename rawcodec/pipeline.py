@@ -8,12 +8,16 @@ more stage in :func:`reconstruct` and one more chunk.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
+from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +31,8 @@ from .errors import (
     QualityError,
     SidecarError,
 )
-from .mosaic import Mosaic, mosaic_digest, planes
+from .model.view import PlaneView
+from .mosaic import COLOURS, Mosaic, mosaic_digest, planes
 from .photo.align import Alignment, Guide, orient
 from .photo.jpeg import Jpeg, read_jpeg
 from .photo.raw import RawPhoto, read_raw
@@ -36,11 +41,13 @@ from .sensor import Sensor
 from .stream import container, tags
 from .stream.container import Chunk
 from .stream.entropy import Decoder, Encoder
-from .stream.header import Header
+from .stream.header import QUALITIES, Header
 from .tone import coding
 from .tone.fit import fit_tone
-from .tone.table import MARGIN, REACH, Tone, predict_band
+from .tone.table import MARGIN, REACH, Tone, compand, expand_band, predict_band
 from .version import VERSION
+
+DEFAULT_QUALITY = "medium"
 
 BAND = 64
 """Rows that are rebuilt at a time; the result does not depend on it."""
@@ -58,23 +65,34 @@ class View:
     reached: np.ndarray | None
 
 
+class Refiner(Protocol):
+    """The learned layer of one photo, as its encoder or its decoder has it."""
+
+    def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
+        """Better companded values of each plane: uint16 (H, W)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layers:
     """What the mosaic is rebuilt from, beside the JPEG."""
 
     tone: Tone
+    learned: Refiner | None = None
 
 
 def encode_photo(
-    raw_path: Path, jpeg_path: Path, *, quality: str = "tone", device: str = "auto"
+    raw_path: Path, jpeg_path: Path, *, quality: str = DEFAULT_QUALITY, device: str = "auto"
 ) -> bytes:
     """The sidecar of a raw and a JPEG of the same shot.
 
     Raises QualityError, DeviceError, RawError, JpegError and AlignmentError,
     whose messages begin with the file that they are about.
     """
-    check_quality(quality)
+    model = quality_model(quality)
     check_device(device)
+    if model is not None:
+        _load_early()
     raw = read_raw(raw_path)
     jpeg = read_jpeg(jpeg_path)
     sensor = raw.mosaic.sensor
@@ -91,13 +109,23 @@ def encode_photo(
         return head + encoder.finish()
 
     tone, payload = fit_tone(raw.mosaic, view.guide.band, view.reached, pack)
-    samples = reconstruct(sensor, view, Layers(tone))
-    header = _header(raw, jpeg, samples, quality)
+    learned = None
+    if model is not None:
+        from .learned import LatentEncoder, runner, use_threads
+
+        use_threads(thread_count())
+        path = weights.require_model(model.id, model.hash)
+        run = runner(path, model.qualities[quality], device)
+        raws = compand(sensor, raw.mosaic.samples)
+        learned = LatentEncoder(run, [raws[index] for index in _coded_planes(sensor)])
+    samples = reconstruct(sensor, view, Layers(tone, learned))
+    header = _header(raw, jpeg, samples, quality, model)
     return container.write(
         [
             Chunk("HEAD", header.pack()),
             Chunk("ALGN", alignment.pack()),
             Chunk("TONE", payload),
+            *([] if learned is None else [Chunk("LATN", learned.payload())]),
             Chunk("tags", tags.pack_tags(raw.mosaic.tags)),
         ]
     )
@@ -117,8 +145,9 @@ def decode_photo(
     try:
         chunks = {chunk.type: chunk.payload for chunk in container.read(sidecar)}
         header = Header.unpack(chunks["HEAD"])
+        _check_layers(header, chunks)
         if header.model:
-            weights.require_model(header.model, header.model_hash)
+            _load_early()
         colour_tags = tags.unpack_tags(chunks["tags"]) if "tags" in chunks else ()
     except SidecarError as error:
         raise type(error)(f"{name}: {error}") from error
@@ -126,10 +155,10 @@ def decode_photo(
     jpeg = read_jpeg(jpeg_path)
     _check_jpeg(jpeg_path, jpeg, header)
     try:
-        view, layers = _unpack_layers(header, chunks, jpeg)
+        view, layers = _unpack_layers(header, chunks, jpeg, device)
+        samples = reconstruct(header.sensor, view, layers)
     except SidecarError as error:
         raise type(error)(f"{name}: {error}") from error
-    samples = reconstruct(header.sensor, view, layers)
     if mosaic_digest(samples) != header.mosaic_digest:
         raise DigestError(
             f"{name}: what was decoded is not what was encoded; "
@@ -145,24 +174,71 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
     bands nor the number of threads change the result.
     """
     samples = np.empty(sensor.shape, np.uint16)
+    values = np.empty(sensor.shape, np.uint16)
+    seen = None
+    if layers.learned is not None:
+        seen = np.empty((3, sensor.height, sensor.width), np.int16)
 
-    def band(top: int) -> None:
+    def predict(top: int) -> None:
         bottom = min(top + BAND, sensor.height)
         guide = view.guide.band(top - REACH, bottom + REACH)
         reached = None if view.reached is None else view.reached[top:bottom]
-        predict_band(layers.tone, sensor, guide, top, reached, samples[top:bottom])
+        predict_band(layers.tone, sensor, guide, top, reached, values[top:bottom])
+        if seen is not None:
+            seen[:, top:bottom] = guide[:, REACH:-REACH, REACH:-REACH]
+        else:
+            expand(top)
 
-    _run_all(band, range(0, sensor.height, BAND))
+    def expand(top: int) -> None:
+        bottom = min(top + BAND, sensor.height)
+        expand_band(sensor, values[top:bottom], top, samples[top:bottom])
+
+    bands = range(0, sensor.height, BAND)
+    _run_all(predict, bands)
+    if layers.learned is not None and seen is not None:
+        indices = _coded_planes(sensor)
+        planes = [
+            PlaneView(seen, values[index], _colours(sensor, index), view.reached)
+            for index in indices
+        ]
+        for index, better in zip(indices, layers.learned.refine(planes), strict=True):
+            values[index] = better
+        _run_all(expand, bands)
     return samples
 
 
-def check_quality(quality: str) -> None:
-    """Raise QualityError where this quality needs a model that is not there."""
-    if quality != "tone":
-        raise QualityError(
-            f"quality {quality}: needs the learned layer, which this version does not have; "
-            f"use --quality tone"
-        )
+def _coded_planes(sensor: Sensor) -> list[tuple[EllipsisType | int, ...]]:
+    """What to index samples with for each plane that the learned layer codes, in order.
+
+    A mosaic is one plane; a linear raw has three, green first, which the other
+    two resemble most.
+    """
+    return [(..., colour) for colour in (1, 0, 2)] if sensor.linear else [(...,)]
+
+
+def _colours(sensor: Sensor, index: tuple[EllipsisType | int, ...]) -> np.ndarray:
+    """The repeating pattern of colours of a coded plane: uint8 (rows, columns)."""
+    if sensor.linear:
+        return np.array([[index[-1]]], np.uint8)
+    return np.array([[COLOURS.index(colour) for colour in row] for row in sensor.cfa], np.uint8)
+
+
+def quality_model(quality: str) -> weights.Model | None:
+    """The model that new sidecars of a quality use; None for the tone layer alone.
+
+    Raises QualityError for a quality that there is not, or that no installed model has.
+    """
+    if quality == "tone":
+        return None
+    if quality not in QUALITIES:
+        raise QualityError(f"quality {quality}: is none of {', '.join(QUALITIES)}")
+    for model in weights.models():
+        if quality in model.qualities:
+            return model
+    raise QualityError(
+        f"quality {quality}: needs a model, and none is installed; "
+        f"install rawcodec again, or use --quality tone"
+    )
 
 
 def check_device(device: str) -> None:
@@ -178,6 +254,13 @@ def check_device(device: str) -> None:
 
     if not torch.cuda.is_available():
         raise DeviceError("device cuda: this machine has none that can be used; use --device cpu")
+
+
+def _load_early() -> None:
+    """Start to load the learned layer's packages: it takes a second or two, beside other work."""
+    threading.Thread(
+        target=importlib.import_module, args=("rawcodec.learned",), daemon=True
+    ).start()
 
 
 def thread_count() -> int:
@@ -205,7 +288,19 @@ def _view(alignment: Alignment, sensor: Sensor, jpeg: Jpeg) -> View:
     )
 
 
-def _unpack_layers(header: Header, chunks: dict[str, bytes], jpeg: Jpeg) -> tuple[View, Layers]:
+def _check_layers(header: Header, chunks: dict[str, bytes]) -> None:
+    """Raise SidecarError if the layers do not fit the header, or the model is missing."""
+    if bool(header.model) != ("LATN" in chunks):
+        lacks = "has no latents for its model" if header.model else "has latents without a model"
+        raise CorruptSidecarError(f"damaged: {lacks}; copy the sidecar again")
+    if header.model:
+        weights.require_model(header.model, header.model_hash)
+
+
+def _unpack_layers(
+    header: Header, chunks: dict[str, bytes], jpeg: Jpeg, device: str
+) -> tuple[View, Layers]:
+    """The view of the JPEG and the layers; SidecarError for damaged ones."""
     sensor = header.sensor
     try:
         view = _view(Alignment.unpack(chunks["ALGN"]), sensor, jpeg)
@@ -214,16 +309,27 @@ def _unpack_layers(header: Header, chunks: dict[str, bytes], jpeg: Jpeg) -> tupl
         decoder = Decoder(coded)
         tone = coding.code(decoder, sensor, view.reached, head, None)
         decoder.finish()
+        if not header.model:
+            return view, Layers(tone)
+
+        from .learned import LatentDecoder, runner, use_threads
+        from .model.layer import LayerHead
+
+        latents, coded = LayerHead.unpack(chunks["LATN"], len(_coded_planes(sensor)))
     except ValueError as error:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
-    return view, Layers(tone)
+    use_threads(thread_count())
+    path = weights.require_model(header.model, header.model_hash)
+    return view, Layers(tone, LatentDecoder(runner(path, latents.rate, device), latents, coded))
 
 
-def _header(raw: RawPhoto, jpeg: Jpeg, samples: np.ndarray, quality: str) -> Header:
+def _header(
+    raw: RawPhoto, jpeg: Jpeg, samples: np.ndarray, quality: str, model: weights.Model | None
+) -> Header:
     psnr, largest = mosaic_error(raw.mosaic, samples)
-    make, model = raw.mosaic.make, raw.mosaic.model
-    if not make and not model:
-        make, model = jpeg.make, jpeg.model
+    make, camera = raw.mosaic.make, raw.mosaic.model
+    if not make and not camera:
+        make, camera = jpeg.make, jpeg.model
     return Header(
         sensor=raw.mosaic.sensor,
         raw_width=raw.raw_width,
@@ -236,11 +342,13 @@ def _header(raw: RawPhoto, jpeg: Jpeg, samples: np.ndarray, quality: str) -> Hea
         jpeg_stream_digest=jpeg.stream_digest,
         mosaic_digest=mosaic_digest(samples),
         quality=quality,
+        model="" if model is None else model.id,
+        model_hash=bytes(16) if model is None else model.hash,
         psnr_db=psnr,
         max_error=largest,
         writer=f"rawcodec {VERSION}",
         camera_make=make,
-        camera_model=model,
+        camera_model=camera,
     )
 
 

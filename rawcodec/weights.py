@@ -25,11 +25,18 @@ class Model:
     id: what sidecars call it; never given to other weights.
     file: the weights' name in the folder.
     sha256: of that file, 64 hexadecimal digits.
+    qualities: the rate, 0..32, that each quality beyond ``tone`` stands for.
     """
 
     id: str
     file: str
     sha256: str
+    qualities: dict[str, int]
+
+    @property
+    def hash(self) -> bytes:
+        """What stands in sidecars: the first 16 bytes of the SHA-256."""
+        return bytes.fromhex(self.sha256)[:16]
 
 
 def folder() -> Path:
@@ -42,14 +49,14 @@ def folder() -> Path:
 
 
 def models() -> tuple[Model, ...]:
-    """The installed models; ModelError if the manifest is missing or damaged."""
+    """The installed models, that for new sidecars first; ModelError if there is no manifest."""
     path = folder() / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["manifest_version"] != MANIFEST_VERSION:
             raise ValueError("another version")
         return tuple(_model(entry) for entry in manifest["models"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: cannot be read; install rawcodec again") from error
 
 
@@ -82,7 +89,10 @@ def require_model(model_id: str, sha256_prefix16: bytes) -> Path:
 
 
 def _model(entry: dict[str, Any]) -> Model:
-    model = Model(str(entry["id"]), str(entry["file"]), str(entry["sha256"]))
+    qualities = {str(name): int(rate) for name, rate in entry["qualities"].items()}
+    model = Model(str(entry["id"]), str(entry["file"]), str(entry["sha256"]), qualities)
+    if len(model.hash) != 16:
+        raise ValueError("a hash is too short")
     if Path(model.file).name != model.file:
         raise ValueError(f"the weights {model.file!r} are not in the folder")
     return model

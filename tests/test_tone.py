@@ -20,7 +20,7 @@ from rawcodec.stream.entropy import Decoder, Encoder, RateMeter
 from rawcodec.tone import coding, fit
 from rawcodec.tone import table as t
 from rawcodec.tone.coding import Steps
-from rawcodec.tone.table import Border, Tone, predict_band
+from rawcodec.tone.table import Border, Tone, expand_band, predict_band
 
 XTRANS = ("GBGGRG", "RGRBGB", "GBGGRG", "GRGGBG", "BGBRGR", "GRGGBG")
 CFAS = [("RG", "GB"), ("GR", "BG"), ("GB", "RG"), ("BG", "GR"), XTRANS, ("G",), ()]
@@ -362,7 +362,9 @@ def predicted(
     edges = [0, *cuts, sensor.height]
     for top, bottom in itertools.pairwise(edges):
         part = None if reached is None else reached[top:bottom]
-        predict_band(tone, sensor, guide[:, top : bottom + 4], top, part, out[top:bottom])
+        values = np.empty_like(out[top:bottom])
+        predict_band(tone, sensor, guide[:, top : bottom + 4], top, part, values)
+        expand_band(sensor, values, top, out[top:bottom])
     return out
 
 

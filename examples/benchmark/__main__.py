@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from rawcodec.stream.header import QUALITIES
+
 from .pairs import Pair, find_pairs
 from .process import CHECKOUT
 
@@ -68,6 +70,37 @@ def ablation(data: Path, out: Path) -> None:
     with _unpacked(data) as (pairs, _):
         ablation_page.run_all(pairs, out)
     click.echo(f"{out / 'ablation.md'}: written")
+
+
+@main.command()
+@_data_option
+@_out_option
+def quality(data: Path, out: Path) -> None:
+    """All qualities: rate, PSNR, time and memory, beside tone + JPEG 2000."""
+    from . import quality as quality_page
+
+    with _unpacked(data) as (pairs, scratch):
+        quality_page.run_all(pairs, out, scratch)
+    click.echo(f"{out / 'quality.md'}: written")
+
+
+@main.command()
+@_data_option
+@_out_option
+@click.option(
+    "--quality",
+    type=click.Choice(QUALITIES),
+    default="medium",
+    show_default=True,
+    help="What to encode with.",
+)
+def exactness(data: Path, out: Path, quality: str) -> None:
+    """Whether all threads, instruction sets and kernels decode to the same."""
+    from . import exactness as exactness_page
+
+    with _unpacked(data) as (pairs, scratch):
+        exactness_page.run_all(pairs, out, scratch, quality)
+    click.echo(f"{out / 'exactness.md'}: written")
 
 
 if __name__ == "__main__":

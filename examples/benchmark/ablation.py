@@ -91,7 +91,9 @@ def _psnr(mosaic: Mosaic, guide: Guide, reached: np.ndarray | None, tone: t.Tone
     for top in range(0, mosaic.sensor.height, _BAND):
         bottom = min(top + _BAND, mosaic.sensor.height)
         band = guide.band(top - t.REACH, bottom + t.REACH)
-        t.predict_band(tone, mosaic.sensor, band, top, None, samples[top:bottom])
+        values = np.empty_like(samples[top:bottom])
+        t.predict_band(tone, mosaic.sensor, band, top, None, values)
+        t.expand_band(mosaic.sensor, values, top, samples[top:bottom])
     share = 1.0
     if reached is not None:
         samples[~reached] = mosaic.samples[~reached]

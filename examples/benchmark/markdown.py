@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+import rawcodec
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -28,3 +34,13 @@ def page(*blocks: str) -> str:
 def yes(answer: bool) -> str:
     """How a table says yes and no; a no stands out."""
     return "yes" if answer else "**NO**"
+
+
+def versions() -> str:
+    """A sentence that says with what, and on what machine, a page was measured."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"Measured with rawcodec {rawcodec.__version__}, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}, on {platform.system()} {platform.machine()} with {cores} CPU "
+        "cores."
+    )

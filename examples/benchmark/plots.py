@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 _COLOURS = ("#1f5f8b", "#e08e45", "#6a9a3f", "#8f5aa8")
 
@@ -58,3 +61,82 @@ def error_maps(
         for axes in (left, right):
             axes.set_axis_off()
     figure.savefig(path, dpi=100, bbox_inches="tight")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes of :func:`curves`.
+
+    lines: by label, the places (x) and values (y) of a curve; None leaves it out.
+    level: a label and a value that is drawn as a dotted line across.
+    """
+
+    title: str
+    lines: dict[str, tuple[Sequence[float], Sequence[float]] | None]
+    level: tuple[str, float]
+
+
+def curves(path: Path, panels: Sequence[Panel], x_unit: str, y_unit: str) -> None:
+    """Small multiples of curves over a logarithmic axis that all share, two a row."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.4 * columns, 3.1 * rows + 0.7), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _curves(axes, panel)
+        axes.set_ylabel(y_unit)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel(x_unit)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def curve_and_gains(
+    path: Path,
+    panel: Panel,
+    units: tuple[str, str],
+    gains: dict[str, Sequence[float]],
+    gain_unit: str,
+) -> None:
+    """Curves, and beside them a dot for each gain, in columns by name, with their means."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _curves(left, panel)
+    left.set_xlabel(units[0])
+    left.set_ylabel(units[1])
+    left.legend(frameon=False)
+    right.axhline(0, color="#888888", linewidth=1)
+    for place, values in enumerate(gains.values()):
+        if not values:
+            continue
+        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
+        right.plot(
+            place + np.array(spread), values, "o", color=_COLOURS[0], alpha=0.5, markersize=5
+        )
+        mean = float(np.mean(values))
+        right.plot([place - 0.25, place + 0.25], [mean, mean], color=_COLOURS[1], linewidth=2)
+        right.annotate(f"{mean:+.2f}", (place + 0.28, mean), va="center", fontsize=9)
+    right.set_xticks(range(len(gains)), list(gains))
+    right.set_xlim(-0.5, len(gains) - 0.2)
+    right.set_ylabel(gain_unit)
+    right.set_title("a dot a pair, and the mean", loc="left", fontsize=11)
+    right.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def _curves(axes: Axes, panel: Panel) -> None:
+    for number, (label, line) in enumerate(panel.lines.items()):
+        if line is not None:
+            axes.plot(*line, marker="o", markersize=3.5, color=_COLOURS[number], label=label)
+    label, level = panel.level
+    axes.axhline(level, color="#888888", linestyle=":", linewidth=1.2, label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(panel.title, loc="left", fontsize=11)

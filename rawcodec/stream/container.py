@@ -40,7 +40,7 @@ SIZE_LIMIT: Final = 1 << 30
 COUNT_LIMIT: Final = 256
 """The largest number of chunks in a file, ``TAIL`` included."""
 
-KNOWN: Final = ("HEAD", "ALGN", "TONE", "tags")
+KNOWN: Final = ("HEAD", "ALGN", "TONE", "LATN", "tags")
 """The chunks of this format version in their order, without ``TAIL``."""
 
 REQUIRED: Final = ("HEAD", "ALGN", "TONE")

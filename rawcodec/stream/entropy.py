@@ -10,7 +10,7 @@ cannot drift apart. The bytes are specified in docs/FORMAT.md, section
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -22,12 +22,16 @@ import numpy.typing as npt
 from ..errors import CorruptSidecarError
 
 Symbols = npt.NDArray[np.int32]
+Tables = npt.NDArray[np.integer[Any]] | Sequence[npt.NDArray[np.integer[Any]]]
 
 TOTAL: Final = 1 << 16
 """The sum of the frequencies of one table."""
 
 SYMBOL_LIMIT: Final = 1 << 24
 """Every symbol is smaller than this in magnitude."""
+
+PART: Final = 1 << 19
+"""Symbols that are sorted by table at a time: few enough for the processor's cache."""
 
 # An escaped value v in 1..2^24 - 1 is its number of bits below the leading one,
 # 0..23, by this table, and then these bits: an Exp-Golomb code of order 0 with
@@ -48,16 +52,17 @@ class Coder(ABC):
     def code(
         self,
         symbols: npt.NDArray[np.integer[Any]] | None,
-        frequencies: npt.NDArray[np.integer[Any]],
+        frequencies: Tables,
         index: npt.NDArray[np.integer[Any]],
     ) -> Symbols:
         """Code one symbol for each entry of ``index`` and return the symbols.
 
         symbols: (n,) integers, smaller than ``SYMBOL_LIMIT`` in magnitude;
             None for a ``Decoder``.
-        frequencies: (T, K) positive integers, K even; each row sums to
-            ``TOTAL``. The first K - 1 entries of a row belong to the symbols
-            from -(K - 2) / 2 to (K - 2) / 2, the last to every other symbol.
+        frequencies: T tables, as an array (T, K) or as rows of different
+            lengths K: positive integers, K even, that sum to ``TOTAL``. The
+            first K - 1 entries of a row belong to the symbols from
+            -(K - 2) / 2 to (K - 2) / 2, the last to every other symbol.
         index: (n,) integers from 0 to T - 1: the table of each symbol.
 
         Returns the symbols, int32 of shape (n,). Encoding and decoding take
@@ -67,31 +72,55 @@ class Coder(ABC):
         CorruptSidecarError (``Decoder`` only) for data that no encoder wrote.
         """
         tables = _checked_tables(frequencies)
-        groups = _groups(index, len(tables))
-        n = len(index)
-        given = self._accept(symbols, n)
-
-        escape = tables.shape[1] - 1
-        half = (escape - 1) // 2
-        entries = np.empty(n, np.int32)
-        if given is not None:
-            entries[:] = np.where(np.abs(given) <= half, given + half, escape)
-        for table, positions in groups:
-            group = None if given is None else entries[positions]
-            entries[positions] = self._code_table(group, tables[table], len(positions))
-
-        escaped = np.flatnonzero(entries == escape)
-        result = entries - np.int32(half)
-        if len(escaped):
-            outliers = None if given is None else given[escaped]
-            result[escaped] = self._code_escaped(outliers, half, len(escaped))
+        _check_index(index, len(tables))
+        given = self._accept(symbols, len(index))
+        result = np.empty(len(index), np.int32)
+        for start in range(0, len(index), PART):
+            part = slice(start, start + PART)
+            ours = None if given is None else given[part]
+            self._code_part(ours, tables, index[part], result[part])
         return result
 
-    def _code_escaped(self, given: Symbols | None, half: int, n: int) -> Symbols:
-        """Code n symbols of magnitude above ``half``: signs, lengths, then low bits."""
+    def _code_part(
+        self,
+        given: Symbols | None,
+        tables: list[npt.NDArray[np.int64]],
+        index: npt.NDArray[np.integer[Any]],
+        result: Symbols,
+    ) -> None:
+        """Code up to ``PART`` symbols, table after table, into ``result``."""
+        order, groups = _groups(index, len(tables))
+        if given is not None:
+            given = given[order]
+        coded = np.empty(len(index), np.int32)
+        outside: list[tuple[int, npt.NDArray[np.intp]]] = []
+        for table, start, stop in groups:
+            escape = len(tables[table]) - 1
+            half = (escape - 1) // 2
+            entries = None
+            if given is not None:
+                group = given[start:stop]
+                entries = np.where(np.abs(group) <= half, group + np.int32(half), np.int32(escape))
+            entries = self._code_table(entries, tables[table], stop - start)
+            np.subtract(entries, np.int32(half), out=coded[start:stop])
+            beyond = np.flatnonzero(entries == escape)
+            if len(beyond):
+                outside.append((half, beyond + start))
+        if outside:
+            positions = np.concatenate([at for _, at in outside])
+            halves = np.repeat([half for half, _ in outside], [len(at) for _, at in outside])
+            turn = np.argsort(order[positions])
+            positions, halves = positions[turn], halves[turn].astype(np.int32)
+            outliers = None if given is None else given[positions]
+            coded[positions] = self._code_escaped(outliers, halves)
+        result[order] = coded
+
+    def _code_escaped(self, given: Symbols | None, halves: Symbols) -> Symbols:
+        """Code symbols of magnitude above ``halves``: signs, lengths, then low bits."""
+        n = len(halves)
         signs = lengths = rests = None
         if given is not None:
-            excess = np.abs(given) - np.int32(half)
+            excess = np.abs(given) - halves
             # frexp is exact for these integers: the bits below the leading one.
             lengths = np.asarray(np.frexp(excess.astype(np.float64))[1] - 1, np.int32)
             rests = excess - (np.int32(1) << lengths)
@@ -104,7 +133,7 @@ class Coder(ABC):
             if len(positions):
                 rest = None if rests is None else rests[positions]
                 excess[positions] += self._code_bits(rest, length, len(positions))
-        magnitude = excess + np.int32(half)
+        magnitude = excess + halves
         if np.any(magnitude >= SYMBOL_LIMIT):
             raise _corrupt("holds a symbol that is out of range")
         return np.where(signs == 1, -magnitude, magnitude).astype(np.int32)
@@ -231,36 +260,40 @@ def _checked_symbols(symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Sy
     return symbols.astype(np.int32, copy=False)
 
 
-def _checked_tables(frequencies: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """The tables as int64 of shape (T, K); ValueError if they are no such tables."""
-    if frequencies.ndim != 2 or frequencies.dtype.kind not in "iu":
-        raise ValueError("frequencies are not rows of integers")
-    if frequencies.shape[1] < 2 or frequencies.shape[1] % 2:
-        raise ValueError(f"a table cannot have {frequencies.shape[1]} entries")
-    tables = np.ascontiguousarray(frequencies, np.int64)
-    # The first condition bounds the sums, so that they cannot wrap.
-    if np.any((tables < 1) | (tables > TOTAL)) or np.any(tables.sum(axis=1) != TOTAL):
-        raise ValueError(f"a table is not positive frequencies that sum to {TOTAL}")
+def _checked_tables(frequencies: Tables) -> list[npt.NDArray[np.int64]]:
+    """The tables as int64 rows; ValueError if they are no such tables."""
+    tables = []
+    for row in frequencies:
+        if row.ndim != 1 or row.dtype.kind not in "iu":
+            raise ValueError("frequencies are not rows of integers")
+        if len(row) < 2 or len(row) % 2:
+            raise ValueError(f"a table cannot have {len(row)} entries")
+        table = np.ascontiguousarray(row, np.int64)
+        # The first condition bounds the sum, so that it cannot wrap.
+        if np.any((table < 1) | (table > TOTAL)) or table.sum() != TOTAL:
+            raise ValueError(f"a table is not positive frequencies that sum to {TOTAL}")
+        tables.append(table)
     return tables
+
+
+def _check_index(index: npt.NDArray[np.integer[Any]], tables: int) -> None:
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise ValueError("index is not a row of integers")
+    if len(index) and (index.min() < 0 or index.max() >= tables):
+        raise ValueError(f"index is not within {tables} tables")
 
 
 def _groups(
     index: npt.NDArray[np.integer[Any]], tables: int
-) -> list[tuple[int, npt.NDArray[np.intp]]]:
-    """The tables that occur in ``index``, increasing, each with its positions."""
-    if index.ndim != 1 or index.dtype.kind not in "iu":
-        raise ValueError("index is not a row of integers")
-    if not len(index):
-        return []
-    if index.min() < 0 or index.max() >= tables:
-        raise ValueError(f"index is not within {tables} tables")
+) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
+    """The stable order that sorts ``index``, and the tables in it: (table, start, stop)."""
     # numpy sorts 16-bit integers by radix, several times faster than wider ones.
-    narrow = index.astype(np.uint16) if tables <= 1 << 16 else index
+    narrow = index.astype(np.uint16, copy=False) if tables <= 1 << 16 else index
     order = np.argsort(narrow, kind="stable")
     counts = np.bincount(narrow, minlength=tables)
     ends = np.cumsum(counts)
-    return [
-        (int(table), order[ends[table] - counts[table] : ends[table]])
+    return order, [
+        (int(table), int(ends[table] - counts[table]), int(ends[table]))
         for table in np.flatnonzero(counts)
     ]
 

@@ -201,7 +201,7 @@ def _gain(
 
 
 def expand(values: np.ndarray, black: int, white: int) -> np.ndarray:
-    """Step 4: companded values, int32, to DN, uint16."""
+    """Step 4: companded values, integers, to DN, uint16."""
     wide: np.ndarray = np.clip(values, 0, VALUE_MAX).astype(np.int64)
     wide *= wide
     wide *= white - black
@@ -220,21 +220,19 @@ def predict_band(
     reached: np.ndarray | None,
     out: np.ndarray,
 ) -> None:
-    """Predict the mosaic's rows top, top + 1... into ``out``.
+    """Predict the mosaic's rows top, top + 1... into ``out``, as companded values.
 
     guide: int16 (3, rows + 4, W + 4): the guide of these rows with two more
         sites on every side. reached: bool (rows, W), the sites that the
-        JPEG reaches, or None for all. out: uint16 (rows, W), or (rows, W, 3).
+        JPEG reaches, or None for all. out: uint16 (rows, W), or (rows, W, 3),
+        0..``VALUE_MAX``.
 
     The result does not depend on how rows are grouped into bands.
     """
     rgb = sharpen(guide, tone.taps)
     rows, width = rgb.shape[1:]
-    for colour, black, index in planes(sensor):
-        (i, rows_step), (j, columns_step) = (
-            (s.start or 0, s.step or 1) for s in index[:2] if isinstance(s, slice)
-        )
-        first = (i - top) % rows_step
+    for colour, _, index in planes(sensor):
+        first, rows_step, j, columns_step = _lattice(index, top)
         target = (slice(first, None, rows_step), *index[1:])
         part = np.ascontiguousarray(rgb[:, first::rows_step, j::columns_step])
         shape = part.shape[1:]
@@ -257,7 +255,43 @@ def predict_band(
                 reached[first::rows_step, j::columns_step],
                 values,
             )
-        out[target] = expand(values, black, sensor.white)
+        out[target] = np.clip(values, 0, VALUE_MAX, out=values)
+
+
+def expand_band(sensor: Sensor, values: np.ndarray, top: int, out: np.ndarray) -> None:
+    """Step 4 for the rows top, top + 1...: companded ``values`` to DN in ``out``.
+
+    values: integers of the shape of ``out``: uint16 (rows, W) or (rows, W, 3).
+    """
+    for _, black, index in planes(sensor):
+        first, rows_step, _, _ = _lattice(index, top)
+        target = (slice(first, None, rows_step), *index[1:])
+        out[target] = expand(values[target], black, sensor.white)
+
+
+def compand(sensor: Sensor, samples: np.ndarray) -> np.ndarray:
+    """The inverse of step 4, for encoders: DN to the nearest companded values.
+
+    samples: uint16 of ``sensor.shape``. Returns uint16 of that shape; below the
+    black level, 0.
+    """
+    values = np.empty(samples.shape, np.uint16)
+    for _, black, index in planes(sensor):
+        linear = samples[index].astype(np.float32)
+        linear -= black
+        linear *= np.float32((1 << 2 * UNIT_BITS) / (sensor.white - black))
+        np.maximum(linear, 0, out=linear)
+        np.sqrt(linear, out=linear)
+        values[index] = np.minimum(np.rint(linear, out=linear), VALUE_MAX)
+    return values
+
+
+def _lattice(index: tuple[slice | int, ...], top: int) -> tuple[int, int, int, int]:
+    """A plane in a band that starts at row ``top``: first row and step, first column and step."""
+    (i, rows_step), (j, columns_step) = (
+        (s.start or 0, s.step or 1) for s in index[:2] if isinstance(s, slice)
+    )
+    return (i - top) % rows_step, rows_step, j, columns_step
 
 
 def _predict_border(

@@ -1,0 +1,1 @@
+"""Trains the learned layer; at present: makes the pairs that it learns from."""

@@ -1,0 +1,164 @@
+"""The shape of the network: what every model of this format version has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+BLOCK: Final = 4
+"""Sites across the block that one position of the latents stands for."""
+
+LATENTS: Final = BLOCK * BLOCK
+"""Channels of the latents z: as many as a block has sites, so that the transform is complete."""
+
+HYPER_BLOCK: Final = 16
+"""Sites across the block of one position of the hyper-latents v."""
+
+HYPER: Final = 8
+"""Channels of the hyper-latents v."""
+
+RATES: Final = 33
+"""Gains to choose from; 0 is the coarsest, four to an octave of the step."""
+
+STEPS: Final = 2
+"""Steps N in which the positions of a group of channels are coded."""
+
+LOW: Final = (0, 1, 2, 3)
+HIGH: Final = tuple(range(4, LATENTS))
+GROUPS: Final = (LOW, HIGH)
+"""Channels of the latents, from low to high frequency."""
+
+PASSES: Final = tuple((group, step) for group in range(len(GROUPS)) for step in range(STEPS))
+"""The order of coding: (group of channels, step)."""
+
+SCALES: Final = 64
+"""Standard deviations to choose from."""
+
+SCALE_MIN: Final = 0.015
+SCALE_OCTAVES: Final = 13
+"""The scales go from 0.015 up over 13 octaves, evenly in the logarithm."""
+
+MEAN_UNIT: Final = 8
+"""Means are multiples of 1/8."""
+
+MEAN_LIMIT: Final = 1023
+"""Largest magnitude of a mean, in units of 1/8."""
+
+LATENT_LIMIT: Final = 1 << 15
+"""Latents are smaller than this in magnitude."""
+
+HYPER_LIMIT: Final = 15
+"""Largest magnitude of a hyper-latent."""
+
+HYPER_GAIN: Final = 4
+"""A hyper-latent enters the network as 64 + 4 v."""
+
+CORRECTION_BITS: Final = 5
+"""The synthesis corrects latents in units of 2**-5 of their step."""
+
+CORRECTION_UNIT: Final = 1 << CORRECTION_BITS
+
+CORRECTION_LIMIT: Final = 1023
+
+PREDICTION_UNIT: Final = 4
+"""The prediction network corrects the tone layer in units of four companded values."""
+
+PREDICTION_LIMIT: Final = 2047
+
+VALUE_MAX: Final = (1 << 15) - 1
+
+ACTIVATION_MAX: Final = 127
+"""Activations are integers from 0 to 127."""
+
+ZERO: Final = 64
+"""The activation that stands for zero where a value has a sign."""
+
+PATTERN: Final = 64
+"""Rows and columns of the stored noise of the order prediction, repeated over the picture."""
+
+TRUNK_MARGIN: Final = 16
+"""Sites around the picture that the network's inputs cover: what its convolutions reach."""
+
+WIDTH: Final = 64
+HALF_WIDTH: Final = 32
+HYPER_WIDTH: Final = 32
+HYPER_UP: Final = 16
+CONTEXT_WIDTH: Final = 48
+INPUTS: Final = 40
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution, without padding.
+
+    out: ``"activation"``, integers 0..``limit``; or ``"value"``, integers of
+        magnitude up to ``limit``.
+    conditioned: whether the bias depends on the rate.
+    """
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    out: Literal["activation", "value"] = "activation"
+    limit: int = ACTIVATION_MAX
+    conditioned: bool = False
+
+
+def _layers() -> dict[str, Layer]:
+    layers = {
+        "trunk.0": Layer(INPUTS, HALF_WIDTH, 3),
+        "trunk.1": Layer(HALF_WIDTH, HALF_WIDTH, 3),
+        "prediction": Layer(HALF_WIDTH, 12, 3, out="value", limit=PREDICTION_LIMIT),
+        "down": Layer(HALF_WIDTH, WIDTH, 2, stride=2),
+        "trunk.2": Layer(WIDTH, WIDTH, 3),
+        "trunk.3": Layer(WIDTH, WIDTH, 3),
+        "hyper.0": Layer(HYPER, HYPER_WIDTH, 3, conditioned=True),
+        "hyper.1": Layer(HYPER_WIDTH, HYPER_UP * (HYPER_BLOCK // BLOCK) ** 2, 1),
+        "base": Layer(WIDTH + HYPER_UP, WIDTH, 3, conditioned=True),
+        "order": Layer(WIDTH, STEPS, 1, out="value", limit=VALUE_MAX),
+        "synthesis.0": Layer(LATENTS + WIDTH, WIDTH, 3, conditioned=True),
+        "synthesis.1": Layer(WIDTH, WIDTH, 3),
+        "synthesis.2": Layer(WIDTH, LATENTS, 3, out="value", limit=CORRECTION_LIMIT),
+    }
+    for number, (group, _) in enumerate(PASSES):
+        count = len(GROUPS[group])
+        layers |= {
+            f"context.{number}.0": Layer(LATENTS, CONTEXT_WIDTH, 5),
+            f"context.{number}.1": Layer(CONTEXT_WIDTH + WIDTH, WIDTH, 1, conditioned=True),
+            f"context.{number}.2": Layer(WIDTH, WIDTH, 1),
+            f"context.{number}.mean": Layer(WIDTH, count, 1, out="value", limit=MEAN_LIMIT),
+            f"context.{number}.scale": Layer(WIDTH, count, 1, limit=SCALES - 1, conditioned=True),
+        }
+    return layers
+
+
+LAYERS: Final = _layers()
+"""Every convolution that the decoder runs, by name."""
+
+
+def operations_per_site() -> float:
+    """Multiply-accumulates of the decoder's networks per photosite, without overlaps."""
+    total = 0.0
+    for name, layer in LAYERS.items():
+        per_position = layer.inputs * layer.outputs * layer.kernel**2
+        if name in ("trunk.0", "trunk.1", "prediction"):
+            sites = 4
+        elif name.startswith("hyper"):
+            sites = HYPER_BLOCK**2
+        else:
+            sites = LATENTS
+        total += per_position / sites
+    return total
+
+
+def signed_inputs(name: str) -> list[bool]:
+    """For each input channel of a layer, whether ``ZERO`` stands for zero there."""
+    layer = LAYERS[name]
+    if name == "trunk.0":
+        return [3 <= c < 15 or 19 <= c < 27 for c in range(layer.inputs)]
+    if name == "hyper.0":
+        return [True] * layer.inputs
+    if name == "synthesis.0":
+        return [c < LATENTS for c in range(layer.inputs)]
+    return [name.startswith("context") and name.endswith(".0")] * layer.inputs

@@ -1,0 +1,93 @@
+"""What the network sees, and the complete linear transform of the residual.
+
+The same functions serve the codec, on integers, and training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import ACTIVATION_MAX, INPUTS, ZERO
+
+
+def blocks(sites: Tensor) -> Tensor:
+    """The four sites of each 2x2 block as channels: (..., C, H, W) to (..., C, 4, H/2, W/2)."""
+    return torch.stack(
+        [sites[..., i::2, j::2] for i in (0, 1) for j in (0, 1)],
+        dim=-3,
+    )
+
+
+def unblocks(planes: Tensor) -> Tensor:
+    """The inverse of :func:`blocks`: (..., 4, H, W) to (..., 2H, 2W)."""
+    *lead, _, height, width = planes.shape
+    sites = planes.new_empty((*lead, 2 * height, 2 * width))
+    for k in range(4):
+        sites[..., k // 2 :: 2, k % 2 :: 2] = planes[..., k, :, :]
+    return sites
+
+
+def inputs(guide: Tensor, tone: Tensor, mask: Tensor, missing: Tensor, earlier: Tensor) -> Tensor:
+    """The network's input activations: uint8 (B, 40, H/2, W/2).
+
+    guide: int16 (B, 3, H, W), the JPEG at the sites, 0..4080.
+    tone: int32 (B, H, W), the tone layer's companded prediction, 0..46340.
+    mask: uint8 (B, 12, H/2, W/2), 1 where a site (4) has a colour (3), site
+        by site.
+    missing: uint8 (B, 1, H/2, W/2), 1 where the JPEG does not reach a site.
+    earlier: int32 (B, H, W), what the plane before was decoded to, less its
+        own tone prediction; companded; 0 for a first plane.
+
+    8-bit pixels do not fit 7-bit activations: a block's mean per colour and
+    the differences from it enter apart (design, section 4).
+    """
+    colours = blocks(guide)  # B, 3, 4, H/2, W/2
+    mean = (colours.sum(2, dtype=torch.int16) + 2) >> 2
+    detail = (colours - mean[:, :, None]) >> 3
+    values = blocks(tone)  # B, 4, H/2, W/2
+    middle = (values.sum(1, keepdim=True, dtype=torch.int32) + 2) >> 2
+    texture = (values - middle) >> 5
+    parts = (
+        (mean >> 5),
+        _signed(detail.flatten(1, 2)),
+        (values >> 8).clamp(0, ACTIVATION_MAX),
+        _signed(texture),
+        _signed(blocks(earlier) >> 5),
+        mask * ZERO,
+        missing * ZERO,
+    )
+    result = torch.cat([part.to(torch.uint8) for part in parts], 1)
+    assert result.shape[1] == INPUTS
+    return result
+
+
+def _signed(values: Tensor) -> Tensor:
+    return (values + ZERO).clamp(0, ACTIVATION_MAX)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Sums and differences of four: (..., 4, H, W) to the same, unnormalised Hadamard."""
+    a, b, c, d = x.unbind(-3)
+    left, right, down, cross = a + c, b + d, a - c, b - d
+    return torch.stack([left + right, left - right, down + cross, down - cross], -3)
+
+
+def transform(sites: Tensor) -> Tensor:
+    """Four times the orthonormal transform of each 4x4 block.
+
+    sites: (B, H, W), H and W multiples of 4. Returns (B, 16, H/4, W/4): a 2x2
+    Hadamard transform over the sites of a 2x2 block, then a 2x2 Haar transform
+    within each of its four planes; channel 4 w + h is Haar band w of
+    Hadamard plane h, both from low to high frequency.
+    """
+    planes = _mix(blocks(sites))  # B, h, H/2, W/2
+    bands = _mix(blocks(planes))  # B, h, w, H/4, W/4
+    return bands.transpose(1, 2).flatten(1, 2)
+
+
+def inverse(latents: Tensor) -> Tensor:
+    """The inverse of :func:`transform`, four times too large: (B, 16, h, w) to (B, 4h, 4w)."""
+    count, _, height, width = latents.shape
+    bands = latents.reshape(count, 4, 4, height, width).transpose(1, 2)
+    return unblocks(_mix(unblocks(_mix(bands))))

@@ -1,0 +1,84 @@
+"""The learned layer of a whole photo: its planes one after the other, and its head.
+
+One walk for the encoder and the decoder; they differ in the entropy coder, and
+in whether the raw is there to choose from.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .config import HYPER, HYPER_LIMIT, MEAN_UNIT, RATES
+from .latents import PlaneCodec, Runner, TableCoder
+from .tables import EntropyCoder
+from .view import PlaneView
+
+_RATE = struct.Struct("<B")
+
+
+@dataclass(frozen=True)
+class LayerHead:
+    """What stands in front of the entropy-coded data.
+
+    rate: 0..32, which gains the latents were coded with. means: int8 (planes,
+    8), means of the channels of v in eighths.
+    """
+
+    rate: int
+    means: np.ndarray
+
+    def pack(self) -> bytes:
+        return _RATE.pack(self.rate) + self.means.astype(np.int8).tobytes()
+
+    @classmethod
+    def unpack(cls, payload: bytes, planes: int) -> tuple[LayerHead, bytes]:
+        """The head, and the entropy-coded data behind it; ValueError if it is none."""
+        size = _RATE.size + planes * HYPER
+        if len(payload) < size:
+            raise ValueError(f"the latents have {len(payload)} bytes, fewer than their head")
+        (rate,) = _RATE.unpack_from(payload)
+        if rate >= RATES:
+            raise ValueError(f"the rate {rate} is not below {RATES}")
+        means = np.frombuffer(payload, np.int8, planes * HYPER, _RATE.size)
+        return cls(rate, means.reshape(planes, HYPER)), payload[size:]
+
+
+def code_planes(
+    run: Runner,
+    coder: EntropyCoder,
+    planes: Sequence[PlaneView],
+    *,
+    raw: Sequence[np.ndarray] | None = None,
+    means: np.ndarray | None = None,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Code all planes, in order: the one walk of encoder and decoder.
+
+    raw: to encode, uint16 (H, W) of each plane, companded. means: to decode,
+    those of a :class:`LayerHead`.
+
+    Returns what the layer makes of each plane, uint16 (H, W), companded, and
+    the means. Raises ValueError for data that no encoder wrote.
+    """
+    decoded: list[np.ndarray] = []
+    used: list[np.ndarray] = []
+    earlier: np.ndarray | None = None
+    for number, plane in enumerate(planes):
+        codec = PlaneCodec(run, plane, earlier)
+        latents = hyper = None
+        if raw is not None:
+            latents, unrounded = codec.analyse(raw[number])
+            hyper = unrounded[0].round().clamp(-HYPER_LIMIT, HYPER_LIMIT).to(torch.int32).numpy()
+            used.append((hyper.mean((1, 2)) * MEAN_UNIT).round().astype(np.int8))
+        else:
+            assert means is not None
+            used.append(means[number])
+        table_coder = TableCoder(run.model.tables, coder, latents)
+        codec.know(table_coder.code_hyper(hyper, used[-1], codec.hyper_shape, run.hyper_scale))
+        decoded.append(codec.synthesise(codec.code(table_coder)))
+        earlier = decoded[-1].astype(np.int32) - plane.tone
+    return decoded, np.array(used)

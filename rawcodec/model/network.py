@@ -1,0 +1,108 @@
+"""The graph of the decoder's networks, and the one walk over the latents.
+
+Here is which layer follows which. What a layer computes with is the caller's
+choice: integers in the codec (:mod:`.integer`), their imitation by floats in
+training. Both run these functions, so that they cannot drift apart.
+
+Positions are blocks of 4x4 sites. All convolutions are without padding; what
+they reach beyond the picture is given to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import GROUPS, PASSES, STEPS
+
+LayerFunction = Callable[[str, Tensor], Tensor]
+"""Applies the layer of a name to activations (B, C, H, W)."""
+
+
+class LatentCoder(Protocol):
+    """What codes the latents of one pass: writes, reads, or measures them."""
+
+    def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """The latents of pass ``number`` at the positions ``here``.
+
+        here: (B, 1, h, w), 1 at the positions of the pass. mean, scale: (B, c,
+        h, w), as the layers give them. Returns (B, c, h, w); what it has
+        elsewhere does not matter.
+        """
+        ...
+
+
+def half_features(layer: LayerFunction, inputs: Tensor) -> Tensor:
+    """Features at half the sensor's resolution; reaches 2 of its positions."""
+    return layer("trunk.1", layer("trunk.0", inputs))
+
+
+def guide_features(layer: LayerFunction, half: Tensor) -> Tensor:
+    """Features at a quarter of the sensor's resolution; reaches 2 of its positions."""
+    return layer("trunk.3", layer("trunk.2", layer("down", half)))
+
+
+def hyper_features(layer: LayerFunction, hyper: Tensor) -> Tensor:
+    """The hyper-latents at positions of blocks; reaches one position of v.
+
+    hyper: activations (B, 8, h + 2, w + 2). Returns (B, 16, 4h, 4w).
+    """
+    return F.pixel_shuffle(layer("hyper.1", layer("hyper.0", hyper)), 4)
+
+
+def base_features(layer: LayerFunction, guide: Tensor, hyper: Tensor) -> Tensor:
+    """What the entropy model knows before any latent; reaches 1 position."""
+    return layer("base", torch.cat([guide, hyper], 1))
+
+
+def parameters(
+    layer: LayerFunction, number: int, base: Tensor, levels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and scale of the latents of pass ``number``; reaches 2 positions of levels.
+
+    base: (B, 64, h, w). levels: the latents known so far as activations,
+    (B, 16, h + 4, w + 4), zero where they are not.
+    """
+    name = f"context.{number}"
+    known = layer(f"{name}.0", levels)
+    mixed = layer(f"{name}.2", layer(f"{name}.1", torch.cat([known, base], 1)))
+    return layer(f"{name}.mean", mixed), layer(f"{name}.scale", mixed)
+
+
+def synthesis(layer: LayerFunction, guide: Tensor, levels: Tensor) -> Tensor:
+    """What to add to the latents; reaches 3 positions.
+
+    guide, levels: activations (B, 64 and 16, h + 6, w + 6).
+    """
+    features = layer("synthesis.0", torch.cat([levels, guide], 1))
+    return layer("synthesis.2", layer("synthesis.1", features))
+
+
+def walk(
+    coder: LatentCoder,
+    steps: list[Tensor],
+    known: Tensor,
+    parameters_of: Callable[[int, Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Code all latents, pass after pass, and return them: (B, 16, h, w).
+
+    The only place that knows the order: encoding, decoding and training walk
+    through it, each with its own coder.
+
+    steps: for each step (B, 1, h, w), 1 at the positions that belong to it.
+    known: zeros (B, 16, h, w). parameters_of: mean and scale of a pass, from
+    the latents that are known.
+    """
+    assert len(steps) == STEPS
+    for number, (group, step) in enumerate(PASSES):
+        channels = slice(GROUPS[group][0], GROUPS[group][-1] + 1)
+        mean, scale = parameters_of(number, known)
+        latents = coder.code(number, steps[step], mean, scale)
+        update = torch.zeros_like(known)
+        update[:, channels] = latents * steps[step]
+        known = known + update
+    return known

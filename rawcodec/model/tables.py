@@ -1,0 +1,127 @@
+"""The tables that latents are coded with: from a mean and a scale to frequencies.
+
+A table per scale and fraction of the mean, kept with the weights as integers,
+so that no machine has to compute a Gaussian. A latent is coded as its distance
+from the whole part of its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import MEAN_UNIT, SCALES
+
+TOTAL = 1 << 16
+"""The sum of the frequencies of a table, as the entropy coder has it."""
+
+HALVES = (1, 3, 7, 15, 31, 63, 127, 255)
+"""Sizes of tables: the largest symbol of each, before the escape."""
+
+_NO_ROW = (1 << 16) - 1
+
+SILENT = 255
+"""The size of a scale at which nothing is coded."""
+
+
+class EntropyCoder(Protocol):
+    """What the tables need of a coder: see ``rawcodec.stream.entropy.Coder``."""
+
+    def code(
+        self,
+        symbols: npt.NDArray[np.integer[Any]] | None,
+        frequencies: Sequence[npt.NDArray[np.integer[Any]]],
+        index: npt.NDArray[np.integer[Any]],
+    ) -> npt.NDArray[np.int32]: ...
+
+
+def split(mean: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
+    """Means in eighths: the nearest integers, and what is left in eighths, from -4, plus 4."""
+    wide = mean + np.int16(MEAN_UNIT // 2)
+    return wide >> 3, (wide & (MEAN_UNIT - 1)).view(np.uint16)
+
+
+class Tables:
+    """Frequencies of the residues of latents from their rounded means.
+
+    sizes: uint8 (64,), for each scale the number of its size in ``HALVES``, or
+        ``SILENT`` where latents equal their rounded mean and nothing is coded.
+    rows: the tables, 8 for each other scale, by what is left of the mean; see
+        ``Coder.code``.
+    """
+
+    def __init__(self, sizes: npt.NDArray[np.uint8], flat: npt.NDArray[np.uint16]) -> None:
+        """From the arrays of a weights file; ValueError if they do not fit.
+
+        flat: the rows one after the other, each without its last entry, the
+            escape's, which is what is left of ``TOTAL``.
+        """
+        if sizes.shape != (SCALES,) or np.any((sizes >= len(HALVES)) & (sizes != SILENT)):
+            raise ValueError("the sizes of tables are not as they should be")
+        if sizes.dtype != np.uint8 or flat.dtype != np.uint16 or flat.ndim != 1:
+            raise ValueError("the tables are not as they should be")
+        self.sizes = sizes
+        self.rows: list[npt.NDArray[np.int64]] = []
+        self._row = np.full((SCALES, MEAN_UNIT), _NO_ROW, np.uint16)
+        at = 0
+        for scale, size in enumerate(sizes):
+            if size == SILENT:
+                continue
+            for fraction in range(MEAN_UNIT):
+                part = flat[at : at + 2 * HALVES[size] + 1].astype(np.int64)
+                at += 2 * HALVES[size] + 1
+                row = np.append(part, TOTAL - part.sum())
+                if at > len(flat) or row.min() < 1:
+                    raise ValueError("the frequencies are not as they should be")
+                self._row[scale, fraction] = len(self.rows)
+                self.rows.append(row)
+        if at != len(flat):
+            raise ValueError("the frequencies do not fit the scales")
+
+    def code(
+        self,
+        coder: EntropyCoder,
+        latents: npt.NDArray[np.int32] | None,
+        mean: npt.NDArray[np.int16],
+        scale: npt.NDArray[np.uint8],
+    ) -> npt.NDArray[np.int32]:
+        """Code latents (n,) with means, in eighths, and scales; None for a decoder.
+
+        Returns the latents. Those of a silent scale are not coded, and are
+        their rounded mean.
+        """
+        whole, fraction = split(mean)
+        row = self._row.reshape(-1).take(scale.astype(np.uint16) * np.uint16(MEAN_UNIT) + fraction)
+        spoken = np.flatnonzero(row != _NO_ROW)
+        if len(spoken) == len(row):
+            given = None if latents is None else latents - whole
+            return coder.code(given, self.rows, row) + whole
+        result = whole.astype(np.int32)
+        given = None if latents is None else latents[spoken] - whole[spoken]
+        result[spoken] += coder.code(given, self.rows, row[spoken])
+        return result
+
+    def cost(self) -> npt.NDArray[np.float32]:
+        """Bits of the residues -255..255, for the encoder's choice: float32 (64, 8, 511).
+
+        Residues beyond a table cost what its escape does, and a bit for each
+        doubling beyond; those of silent scales, infinity, but for 0.
+        """
+        widest = HALVES[-1]
+        result = np.full((SCALES, MEAN_UNIT, 2 * widest + 1), np.inf, np.float32)
+        residues = np.arange(-widest, widest + 1)
+        for scale, size in enumerate(self.sizes):
+            if size == SILENT:
+                result[scale, :, widest] = 0
+                continue
+            half = HALVES[size]
+            rows = np.array([self.rows[row] for row in self._row[scale]])
+            bits = 16 - np.log2(rows)
+            result[scale, :, widest - half : widest + half + 1] = bits[:, :-1]
+            outside = np.abs(residues) > half
+            beyond = 2 * np.log2(np.maximum(np.abs(residues) - half, 1)) + 2
+            result[scale][:, outside] = bits[:, -1:] + beyond[outside]
+        return result
