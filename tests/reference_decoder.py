@@ -2,18 +2,20 @@
 
 It shares no code with the package, prefers the document's words to speed, and
 follows the document's sections in their order. Entropy coding and all values
-are integers of Python; numpy holds the pixels, and computes the mosaic row by
-row in 64-bit integers.
+of the tone layer are integers of Python; numpy holds the pixels, and computes
+the mosaic row by row, and the network layer by layer, in 64-bit integers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, product
 
@@ -40,24 +42,36 @@ class Decoded:
     head: Head
     alignment: Alignment
     tone: Tone
+    latents: Latents | None
     tags: list[Tag]
 
 
-def decode(sidecar: bytes, jpeg: np.ndarray) -> Decoded:
-    """The mosaic of a sidecar and the pixels of its JPEG: uint8 of (rows, columns, 3)."""
+def decode(sidecar: bytes, jpeg: np.ndarray, models: Mapping[str, bytes] | None = None) -> Decoded:
+    """The mosaic of a sidecar and the pixels of its JPEG: uint8 of (rows, columns, 3).
+
+    models: the weights files that there are, by the model's id.
+    """
     chunks = read_chunks(sidecar)
     head = Head(chunks["HEAD"])
-    require(not head.model_id, "E16")
+    require(bool(head.model_id) == ("LATN" in chunks), "E20")
+    weights = (models or {}).get(head.model_id, b"")
+    if head.model_id:
+        require(hashlib.sha256(weights).digest()[:16] == head.model_hash, "E16")
     tags = read_tags(chunks["tags"]) if "tags" in chunks else []
     require(jpeg.shape == (head.jpeg_height, head.jpeg_width, 3), "E17")
     require(jpeg_digest(jpeg) == head.jpeg_digest, "E17")
     alignment = Alignment(chunks["ALGN"])
     guide = Guide(jpeg, alignment, head)
     tone = Tone(chunks["TONE"], head, guide.reached())
-    samples = mosaic(head, guide, tone)
+    latents = Latents(chunks["LATN"], head) if "LATN" in chunks else None
+    model = Model(weights) if "LATN" in chunks else None
+    seen, values = predicted(head, guide, tone)
+    if latents is not None and model is not None:
+        values = latents.refined(model, seen, values, tone.reached)
+    samples = expanded(head, values)
     digest = hashlib.sha256(samples.astype("<u2").tobytes()).digest()
     require(digest[:16] == head.mosaic_digest, "E18")
-    return Decoded(samples, head, alignment, tone, tags)
+    return Decoded(samples, head, alignment, tone, latents, tags)
 
 
 # File structure
@@ -91,12 +105,13 @@ def read_chunks(data: bytes) -> dict[str, bytes]:
     require(chunks[-1][1] == hashlib.sha256(data[:start]).digest()[:8], "E9")
     require(position == len(data), "E10")
 
-    order = ["HEAD", "ALGN", "TONE", "tags", "TAIL"]
+    order = ["HEAD", "ALGN", "TONE", "LATN", "tags", "TAIL"]
     names = [name for name, _ in chunks]
     require(all(name in order or name[0].islower() for name in names), "E11")
     known = [name for name in names if name in order]
     require(names[0] == "HEAD", "E12")
-    require(known in (order, [name for name in order if name != "tags"]), "E12")
+    require(known == [name for name in order if name in known], "E12")
+    require({"HEAD", "ALGN", "TONE", "TAIL"} <= set(known), "E12")
     return {name: payload for name, payload in chunks if name in order}
 
 
@@ -522,9 +537,8 @@ class RangeDecoder:
         scale = self.range // 2**24
         quantile = (self.point - self.lower) % 2**64 // scale
         require(quantile < 2**24, "E15")
-        k = 0
-        while not left[k] <= quantile < left[k + 1]:
-            k += 1
+        k = bisect_right(left, quantile) - 1
+        assert left[k] <= quantile < left[k + 1]
         self.narrow(scale, left[k], left[k + 1])
         return k
 
@@ -546,18 +560,25 @@ class RangeDecoder:
 
     def call(self, tables: list[list[int]], chosen: list[int]) -> list[int]:
         """The symbols of one call; `chosen` is the table of each."""
-        k = len(tables[0])
-        h = (k - 2) // 2
+        symbols: list[int] = []
+        for start in range(0, len(chosen), 2**19):
+            symbols += self.part(tables, chosen[start : start + 2**19])
+        return symbols
+
+    def part(self, tables: list[list[int]], chosen: list[int]) -> list[int]:
         symbols = [0] * len(chosen)
+        of_table: dict[int, list[int]] = {}
+        for position, table in enumerate(chosen):
+            of_table.setdefault(table, []).append(position)
         escaped = []
-        for table in sorted(set(chosen)):
+        for table in sorted(of_table):
             left = cumulative(tables[table])
-            for position, its_table in enumerate(chosen):
-                if its_table == table:
-                    symbol = self.entry(left)
-                    symbols[position] = symbol - h
-                    if symbol == k - 1:
-                        escaped.append(position)
+            k = len(tables[table])
+            for position in of_table[table]:
+                entry = self.entry(left)
+                symbols[position] = entry - (k - 2) // 2
+                if entry == k - 1:
+                    escaped.append(position)
         escaped.sort()
         negative = [self.bits(1) for _ in escaped]
         lengths = [self.entry(cumulative(LENGTHS)) for _ in escaped]
@@ -567,6 +588,7 @@ class RangeDecoder:
                 if lengths[index] == length:
                     rests[index] = self.bits(length)
         for index, position in enumerate(escaped):
+            h = (len(tables[chosen[position]]) - 2) // 2
             magnitude = h + 2 ** lengths[index] + rests[index]
             require(magnitude < 2**24, "E15")
             symbols[position] = -magnitude if negative[index] else magnitude
@@ -595,19 +617,28 @@ def lerp(a: np.ndarray, b: np.ndarray, f: np.ndarray | int, n: int) -> np.ndarra
     return a + ((b - a) * f + 2 ** (n - 1)) // 2**n
 
 
-def mosaic(head: Head, guide: Guide, tone: Tone) -> np.ndarray:
+def predicted(head: Head, guide: Guide, tone: Tone) -> tuple[np.ndarray, np.ndarray]:
+    """The guide at the sites, (rows, columns, 3), and the values v of the tone layer, clipped."""
     shape = (head.height, head.width, 3) if head.linear else (head.height, head.width)
-    samples = np.zeros(shape, np.uint16)
+    values = np.zeros(shape, np.int64)
+    seen = np.zeros((head.height, head.width, 3), np.int64)
     columns = range(-2, head.width + 2)
     rows = {y: guide.row(y, columns) for y in range(-2, 2)}
     for y in range(head.height):
         rows[y + 2] = guide.row(y + 2, columns)
         f = filtered([rows[y + dy] for dy in range(-2, 3)], tone.taps)
+        seen[y] = rows[y][2:-2]
         del rows[y - 2]
-        for x, c, black, place in sites(head, y):
-            v = toned(f[x], y, x, c, head, tone)
-            v = np.clip(v, 0, 46340)
-            sample = black + (v**2 * (head.white - black) + 2**29) // 2**30
+        for x, c, _, place in sites(head, y):
+            values[place] = np.clip(toned(f[x], y, x, c, head, tone), 0, 46340)
+    return seen, values
+
+
+def expanded(head: Head, values: np.ndarray) -> np.ndarray:
+    samples = np.zeros(values.shape, np.uint16)
+    for y in range(head.height):
+        for _, _, black, place in sites(head, y):
+            sample = black + (values[place] ** 2 * (head.white - black) + 2**29) // 2**30
             samples[place] = np.minimum(sample, 65535)
     return samples
 
@@ -682,6 +713,347 @@ def toned(f: np.ndarray, y: int, x: np.ndarray, c: int, head: Head, tone: Tone) 
         line = lerp(upper, lower, y % side, tone.shift)
         v[beyond] = lerp(line[x // side], line[x // side + 1], x % side, tone.shift)[beyond]
     return v
+
+
+# LATN
+
+
+@dataclass(frozen=True)
+class Layer:
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    low: int
+    high: int
+    by_rate: bool
+
+
+def network() -> dict[str, Layer]:
+    """The table of layers: inputs, outputs, kernel, stride, range of outputs, by rate."""
+    layers = {
+        "trunk.0": Layer(40, 32, 3, 1, 0, 127, False),
+        "trunk.1": Layer(32, 32, 3, 1, 0, 127, False),
+        "prediction": Layer(32, 12, 3, 1, -2047, 2047, False),
+        "down": Layer(32, 64, 2, 2, 0, 127, False),
+        "trunk.2": Layer(64, 64, 3, 1, 0, 127, False),
+        "trunk.3": Layer(64, 64, 3, 1, 0, 127, False),
+        "hyper.0": Layer(8, 32, 3, 1, 0, 127, True),
+        "hyper.1": Layer(32, 256, 1, 1, 0, 127, False),
+        "base": Layer(80, 64, 3, 1, 0, 127, True),
+        "order": Layer(64, 2, 1, 1, -32767, 32767, False),
+        "synthesis.0": Layer(80, 64, 3, 1, 0, 127, True),
+        "synthesis.1": Layer(64, 64, 3, 1, 0, 127, False),
+        "synthesis.2": Layer(64, 16, 3, 1, -1023, 1023, False),
+    }
+    for n, c in enumerate((4, 4, 12, 12)):
+        layers |= {
+            f"context.{n}.0": Layer(16, 48, 5, 1, 0, 127, False),
+            f"context.{n}.1": Layer(112, 64, 1, 1, 0, 127, True),
+            f"context.{n}.2": Layer(64, 64, 1, 1, 0, 127, False),
+            f"context.{n}.mean": Layer(64, c, 1, 1, -1023, 1023, False),
+            f"context.{n}.scale": Layer(64, c, 1, 1, 0, 63, True),
+        }
+    return layers
+
+
+PASSES = ((range(4), 0), (range(4), 1), (range(4, 16), 0), (range(4, 16), 1))
+
+
+class Latents:
+    """The chunk LATN: the learned layer of all planes."""
+
+    def __init__(self, payload: bytes, head: Head) -> None:
+        self.planes = (1, 0, 2) if head.linear else (None,)
+        self.head = head
+        start = 1 + 8 * len(self.planes)
+        require(len(payload) >= start, "E19")
+        self.rate = payload[0]
+        require(self.rate <= 32, "E19")
+        means = struct.unpack(f"<{start - 1}b", payload[1:start])
+        self.means = [means[8 * p : 8 * p + 8] for p in range(len(self.planes))]
+        self.values = payload[start:]
+
+        # Of the grid: rows and columns of blocks.
+        self.rows = 4 * ((head.height + 15) // 16)
+        self.columns = 4 * ((head.width + 15) // 16)
+        self.z: list[np.ndarray] = []
+        self.steps: list[np.ndarray] = []
+
+    def refined(
+        self, model: Model, seen: np.ndarray, values: np.ndarray, reached: np.ndarray
+    ) -> np.ndarray:
+        """Better values v of all sites, from the guide and the tone layer's values."""
+        self.model = model
+        self.decoder = RangeDecoder(self.values)
+        better = np.zeros_like(values)
+        e = np.zeros(seen.shape[:2], np.int64)
+        for c, means in zip(self.planes, self.means, strict=True):
+            plane = ... if c is None else (..., c)
+            better[plane] = self.plane(seen, values[plane], reached, e, c, means)
+            e = better[plane] - values[plane]
+        self.decoder.end()
+        return better
+
+    def layer(self, name: str, a: np.ndarray) -> np.ndarray:
+        """A layer's outputs where all that it reaches is in `a`: (channels, rows, columns)."""
+        layer = self.model.layers[name]
+        parts = ("weight", "shift", "bias")
+        weight, shift, bias = (self.model.arrays[f"{name}.{part}"] for part in parts)
+        t = layer.stride
+        down, across = ((n - layer.kernel) // t + 1 for n in a.shape[1:])
+        s = np.zeros((layer.outputs, down * across), np.int64)
+        for dy, dx in product(range(layer.kernel), range(layer.kernel)):
+            reach = a[:, dy : dy + t * (down - 1) + 1 : t, dx : dx + t * (across - 1) + 1 : t]
+            s += weight[:, :, dy, dx].astype(np.int64) @ reach.reshape(layer.inputs, -1)
+        s += bias[self.rate if layer.by_rate else 0].astype(np.int64)[:, None]
+        assert np.abs(s).max(initial=0) < 2**24
+        divisor = 2 ** shift.astype(np.int64)[:, None]
+        whole, twice = s // divisor, 2 * (s % divisor)
+        whole += (twice > divisor) | ((twice == divisor) & (whole % 2 == 1))
+        return np.clip(whole, layer.low, layer.high).reshape(layer.outputs, down, across)
+
+    def call(self, means: list[int], scales: list[int]) -> list[int]:
+        """The latents of one call, of these means and scales."""
+        w = [(mean + 4) // 8 for mean in means]
+        f = [(mean + 4) % 8 for mean in means]
+        coded = [i for i, scale in enumerate(scales) if scale in self.model.first_table]
+        chosen = [self.model.first_table[scales[i]] + f[i] for i in coded]
+        for i, symbol in zip(coded, self.decoder.call(self.model.tables, chosen), strict=True):
+            w[i] += symbol
+        return w
+
+    def plane(
+        self,
+        seen: np.ndarray,
+        values: np.ndarray,
+        reached: np.ndarray,
+        e: np.ndarray,
+        colour: int | None,
+        means: tuple[int, ...],
+    ) -> np.ndarray:
+        """What the latents make of a plane's values; `colour` is that of all sites, if given."""
+        height, width = values.shape
+        rows, columns = self.rows, self.columns
+        y, x = np.arange(-16, 4 * rows + 16), np.arange(-16, 4 * columns + 16)
+        if colour is None:
+            cells = np.array(self.head.cells).reshape(self.head.cfa_rows, self.head.cfa_columns)
+            colours = cells[np.ix_(y % self.head.cfa_rows, x % self.head.cfa_columns)]
+        else:
+            colours = np.full((len(y), len(x)), colour)
+        place = np.ix_([reflected(i, height) for i in y], [reflected(i, width) for i in x])
+        a = inputs(seen[place], values[place], e[place], colours, reached[place])
+
+        # `trunk` has 6 quads beyond the grid, `guide` one block.
+        trunk = self.layer("trunk.1", self.layer("trunk.0", a))
+        correction = self.layer("prediction", inner(trunk, 5))
+        guide = self.layer("trunk.3", self.layer("trunk.2", self.layer("down", trunk)))
+
+        p = values.copy()
+        for i, j in product(range(height), range(width)):
+            channel = 3 * (2 * (i % 2) + j % 2) + colours[16 + i, 16 + j]
+            p[i, j] += 4 * correction[channel, i // 2, j // 2]
+        p = np.clip(p, 0, 46340)
+
+        v = self.hyper_latents(means)
+        hyper = self.layer("hyper.1", self.layer("hyper.0", beyond(64 + 4 * v, 1, 64)))
+        features = np.zeros((16, rows, columns), np.int64)
+        for c, i, j in product(range(16), range(4), range(4)):
+            features[c, i::4, j::4] = hyper[16 * c + 4 * i + j]
+        base = self.layer("base", np.concatenate([guide, beyond(features, 1, 0)]))
+
+        scores = self.layer("order", base)
+        pattern = self.model.arrays["pattern"].astype(np.int64)
+        scores += pattern[:, np.arange(rows)[:, None] % 64, np.arange(columns) % 64]
+        step = np.where(scores[1] > scores[0], 1, 0)
+
+        z = self.latents(base, step)
+        self.z.append(z)
+        self.steps.append(step)
+
+        known = np.concatenate([beyond(levels(z), 3, 64), beyond(base, 3, 0)])
+        added = self.layer("synthesis.0", known)
+        added = self.layer("synthesis.2", self.layer("synthesis.1", added))
+        q = self.model.arrays["steps"][self.rate].astype(np.int64)[:, None, None]
+        d = np.clip(z * q + added * q // 32, -(2**20), 2**20)
+        residual = (to_sites(d) + 2) // 4
+        r = self.model.arrays["forward"].astype(np.int64)[p] + residual[:height, :width]
+        return self.model.arrays["back"].astype(np.int64)[np.clip(r, 0, 65535)]
+
+    def hyper_latents(self, means: tuple[int, ...]) -> np.ndarray:
+        shape = 8, self.rows // 4, self.columns // 4
+        blocks = shape[1] * shape[2]
+        scales = self.model.arrays["hyper_scale"][self.rate].tolist()
+        v = self.call(
+            [mean for mean in means for _ in range(blocks)],
+            [scale for scale in scales for _ in range(blocks)],
+        )
+        require(max(map(abs, v)) <= 15, "E19")
+        return np.array(v).reshape(shape)
+
+    def latents(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
+        z = np.zeros((16, self.rows, self.columns), np.int64)
+        for n, (channels, its_step) in enumerate(PASSES):
+            context = self.layer(f"context.{n}.0", beyond(levels(z), 2, 64))
+            context = self.layer(f"context.{n}.1", np.concatenate([context, base]))
+            context = self.layer(f"context.{n}.2", context)
+            mean = self.layer(f"context.{n}.mean", context)
+            scale = self.layer(f"context.{n}.scale", context)
+            places = [
+                (c, y, x)
+                for y, x in product(range(self.rows), range(self.columns))
+                if step[y, x] == its_step
+                for c in range(len(channels))
+            ]
+            decoded = self.call(
+                [int(mean[place]) for place in places], [int(scale[place]) for place in places]
+            )
+            for (c, y, x), latent in zip(places, decoded, strict=True):
+                require(abs(latent) < 2**15, "E19")
+                z[channels[c], y, x] = latent
+        return z
+
+
+def reflected(i: int, n: int) -> int:
+    while n > 1 and not 0 <= i < n:
+        i = -i if i < 0 else 2 * (n - 1) - i
+    return i if n > 1 else 0
+
+
+def of_quads(sites: np.ndarray) -> np.ndarray:
+    """The sites k = 0..3 of each quad: (4, rows / 2, columns / 2)."""
+    return np.array([sites[i::2, j::2] for i, j in product(range(2), range(2))])
+
+
+def inputs(
+    seen: np.ndarray,
+    values: np.ndarray,
+    e: np.ndarray,
+    colours: np.ndarray,
+    reached: np.ndarray,
+) -> np.ndarray:
+    """The 40 inputs of the quads of some sites."""
+
+    def clip(a: np.ndarray) -> np.ndarray:
+        return np.clip(a, 0, 127)
+
+    channels: dict[int, np.ndarray] = {}
+    v, e, colours = of_quads(values), of_quads(e), of_quads(colours)
+    m = (v.sum(axis=0) + 2) // 4
+    for c in range(3):
+        g = of_quads(seen[:, :, c])
+        mean = (g.sum(axis=0) + 2) // 4
+        channels[c] = mean // 32
+        for k in range(4):
+            channels[3 + 4 * c + k] = clip(64 + (g[k] - mean) // 8)
+    for k in range(4):
+        channels[15 + k] = clip(v[k] // 256)
+        channels[19 + k] = clip(64 + (v[k] - m) // 32)
+        channels[23 + k] = clip(64 + e[k] // 32)
+        for c in range(3):
+            channels[27 + 3 * k + c] = np.where(colours[k] == c, 64, 0)
+    channels[39] = np.where(of_quads(reached).all(axis=0), 0, 64)
+    return np.array([channels[c] for c in range(40)])
+
+
+def inner(a: np.ndarray, n: int) -> np.ndarray:
+    """Without n positions at each side."""
+    return a[:, n:-n, n:-n]
+
+
+def beyond(a: np.ndarray, n: int, value: int) -> np.ndarray:
+    """With n positions more at each side, which have the value."""
+    return np.pad(a, ((0, 0), (n, n), (n, n)), constant_values=value)
+
+
+def levels(z: np.ndarray) -> np.ndarray:
+    result = np.full(z.shape, 64, np.int64)
+    for latent in np.unique(z).tolist():
+        n = 63
+        while n > 0 and (1 + abs(latent)) ** 20 < 2 ** (2 * n - 1):
+            n -= 1
+        result[z == latent] = 64 - n if latent < 0 else 64 + n
+    return result
+
+
+def mix(a0: np.ndarray, a1: np.ndarray, a2: np.ndarray, a3: np.ndarray) -> list[np.ndarray]:
+    return [a0 + a1 + a2 + a3, a0 - a1 + a2 - a3, a0 + a1 - a2 - a3, a0 - a1 - a2 + a3]
+
+
+def to_sites(d: np.ndarray) -> np.ndarray:
+    """F of all sites of the grid."""
+    e = [mix(d[h], d[4 + h], d[8 + h], d[12 + h]) for h in range(4)]
+    f = np.zeros((4 * d.shape[1], 4 * d.shape[2]), np.int64)
+    for k in range(4):
+        for j, site in enumerate(mix(*(e[h][k] for h in range(4)))):
+            f[2 * (k // 2) + j // 2 :: 4, 2 * (k % 2) + j % 2 :: 4] = site
+    return f
+
+
+# Weights
+
+TYPES = {"I8": "<i1", "U8": "<u1", "I16": "<i2", "U16": "<u2", "I32": "<i4"}
+
+
+class Model:
+    """The arrays of a weights file, and the tables that they hold."""
+
+    def __init__(self, data: bytes) -> None:
+        (n,) = struct.unpack_from("<Q", data)
+        entries = json.loads(data[8 : 8 + n])
+        self.arrays = {}
+        for name, entry in entries.items():
+            if name != "__metadata__" and entry["dtype"] in TYPES:
+                first, last = entry["data_offsets"]
+                part = data[8 + n + first : 8 + n + last]
+                self.arrays[name] = np.frombuffer(part, TYPES[entry["dtype"]]).reshape(
+                    entry["shape"]
+                )
+        self.layers = network()
+        for name, layer in self.layers.items():
+            self.check_layer(name, layer)
+        self.check("steps", "I32", (33, 16), 1, 32768)
+        self.check("hyper_scale", "U8", (33, 8), 0, 63)
+        self.check("pattern", "I16", (2, 64, 64), -4096, 4096)
+        self.check("forward", "U16", (46341,), 0, 65535)
+        self.check("back", "U16", (65536,), 0, 46340)
+        self.check("tables.sizes", "U8", (64,), 0, 255)
+        self.read_tables()
+
+    def check(self, name: str, kind: str, shape: tuple[int, ...], low: int, high: int) -> None:
+        require(name in self.arrays, "E16")
+        array = self.arrays[name]
+        require(array.dtype == np.dtype(TYPES[kind]) and array.shape == shape, "E16")
+        require(low <= array.min() and array.max() <= high, "E16")
+
+    def check_layer(self, name: str, layer: Layer) -> None:
+        k, rates = layer.kernel, 33 if layer.by_rate else 1
+        shape = layer.outputs, layer.inputs, k, k
+        self.check(f"{name}.weight", "I8", shape, -127, 127)
+        self.check(f"{name}.shift", "U8", (layer.outputs,), 0, 23)
+        self.check(f"{name}.bias", "I32", (rates, layer.outputs), -(2**24), 2**24)
+        weights = np.abs(self.arrays[f"{name}.weight"].astype(np.int64)).sum(axis=(1, 2, 3))
+        bound = 127 * weights + np.abs(self.arrays[f"{name}.bias"].astype(np.int64))
+        require(bound.max() < 2**24, "E16")
+
+    def read_tables(self) -> None:
+        """The tables in their order, and the first of each scale that is not silent."""
+        require("tables.frequencies" in self.arrays, "E16")
+        frequencies = self.arrays["tables.frequencies"].tolist()
+        self.tables: list[list[int]] = []
+        self.first_table: dict[int, int] = {}
+        for scale, size in enumerate(self.arrays["tables.sizes"].tolist()):
+            require(size <= 7 or size == 255, "E16")
+            if size == 255:
+                continue
+            self.first_table[scale] = len(self.tables)
+            for _ in range(8):
+                count = 2 * (2 ** (size + 1) - 1) + 1
+                table, frequencies = frequencies[:count], frequencies[count:]
+                require(len(table) == count, "E16")
+                self.tables.append([*table, 2**16 - sum(table)])
+                require(min(self.tables[-1]) >= 1, "E16")
+        require(not frequencies, "E16")
 
 
 # tags

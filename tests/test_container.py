@@ -112,7 +112,7 @@ def test_garbage_is_refused(garbage: bytes, signed: bool) -> None:
         (file_of(("HEAD", b""), version=2), VersionError, "version 2 is newer than 1"),
         (file_of(("HEAD", b""), version=0), CorruptSidecarError, "version 0"),
         (file_of(("HEAD", b""), reserved=256), CorruptSidecarError, "reserved"),
-        (file_of(("HEAD", b""), ("LATN", b"")), VersionError, "unknown layer LATN"),
+        (file_of(("HEAD", b""), ("RESD", b"")), VersionError, "unknown layer RESD"),
         (file_of(("HE4D", b"")), CorruptSidecarError, "no chunk starts at byte 12"),
         (file_of(), CorruptSidecarError, "HEAD is not the first"),
         (file_of(("note", b""), ("HEAD", b"")), CorruptSidecarError, "HEAD is not the first"),
@@ -161,6 +161,9 @@ def test_a_length_beyond_the_file_is_refused_before_it_is_used() -> None:
         ["HEAD", "ALGN", "TONE", "ABCD"],
         ["HEAD", "ALGN", "TONE", "TAIL"],
         ["HEAD", "ALGN", "tags", "TONE"],
+        ["HEAD", "ALGN", "TONE", "tags", "LATN"],
+        ["HEAD", "ALGN", "LATN", "TONE"],
+        ["HEAD", "ALGN", "TONE", "LATN", "LATN"],
     ],
 )
 def test_the_writer_refuses_what_the_reader_would(types: list[str]) -> None:

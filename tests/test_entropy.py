@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rawcodec.errors import CorruptSidecarError
 from rawcodec.stream import entropy
-from rawcodec.stream.entropy import SYMBOL_LIMIT, TOTAL, Decoder, Encoder, RateMeter
+from rawcodec.stream.entropy import SYMBOL_LIMIT, TOTAL, Decoder, Encoder, RateMeter, Tables
 
 Ints = npt.NDArray[np.int64]
 
@@ -46,7 +46,7 @@ TABLES = np.array(
 LAST = SYMBOL_LIMIT - 1
 
 
-def encoded(symbols: Ints, tables: Ints, index: Ints) -> bytes:
+def encoded(symbols: Ints, tables: Tables, index: Ints) -> bytes:
     encoder = Encoder()
     assert np.array_equal(encoder.code(symbols, tables, index), symbols)
     return encoder.finish()
@@ -55,7 +55,8 @@ def encoded(symbols: Ints, tables: Ints, index: Ints) -> bytes:
 class SpecifiedDecoder:
     """A decoder written from docs/FORMAT.md alone, in integers of Python."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, part: int = 2**19) -> None:
+        self.part = part
         self.words = list(struct.unpack(f"<{len(data) // 4}I", data))
         self.lower, self.range, self.point = 0, 2**64 - 1, 0
         for _ in range(2):
@@ -86,21 +87,25 @@ class SpecifiedDecoder:
         return self.entry([v << 24 - n for v in range(2**n)] + [2**24])
 
     def code(self, tables: Sequence[Sequence[int]], index: Sequence[int]) -> list[int]:
-        escape = len(tables[0]) - 1
-        half = (escape - 1) // 2
-        entries = [0] * len(index)
+        symbols: list[int] = []
+        for start in range(0, len(index), self.part):
+            symbols += self.code_part(tables, index[start : start + self.part])
+        return symbols
+
+    def code_part(self, tables: Sequence[Sequence[int]], index: Sequence[int]) -> list[int]:
+        halves = [(len(tables[t]) - 2) // 2 for t in index]
+        symbols = [0] * len(index)
         for t, row in enumerate(tables):
             for i in [i for i, which in enumerate(index) if which == t]:
-                entries[i] = self.from_table(row)
-        symbols = [entry - half for entry in entries]
-        escaped = [i for i, entry in enumerate(entries) if entry == escape]
+                symbols[i] = self.from_table(row) - halves[i]
+        escaped = [i for i, symbol in enumerate(symbols) if symbol > halves[i]]
         signs = [self.bits(1) for _ in escaped]
         row = [32761] + [2 ** max(15 - n, 0) for n in range(1, 24)]
         lengths = [self.from_table(row) for _ in escaped]
         for n in range(24):
             for i, sign, length in zip(escaped, signs, lengths, strict=True):
                 if length == n:
-                    magnitude = half + 2**n + (self.bits(n) if n else 0)
+                    magnitude = halves[i] + 2**n + (self.bits(n) if n else 0)
                     symbols[i] = -magnitude if sign else magnitude
         return symbols
 
@@ -144,6 +149,62 @@ def test_the_specification_alone_decodes_skewed_and_wide_tables() -> None:
     symbols = rng.integers(-200, 201, 600)
     decoder = SpecifiedDecoder(encoded(symbols, tables, index))
     assert decoder.code(tables.tolist(), index.tolist()) == symbols.tolist()
+
+
+RAGGED = [
+    np.array([1, TOTAL - 1]),
+    bell(4, 0.4),
+    np.array([7, 11, TOTAL - 30, 12]).astype(np.uint16),
+    bell(16, 2.0),
+    bell(512, 60.0),
+]
+
+
+@pytest.mark.parametrize("part", [1, 7, 64, 2**19])
+def test_tables_of_different_lengths_are_read_back(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the specification too; in parts of any size, each with escapes of its own."""
+    monkeypatch.setattr(entropy, "PART", part)
+    rng = np.random.default_rng(8)
+    for count in (1, 6, 7, 8, 200):
+        index = rng.integers(0, len(RAGGED), count)
+        symbols = np.rint(rng.standard_t(2, count) * 10.0 ** rng.integers(-1, 4, count)).astype(int)
+        encoder, meter = Encoder(), RateMeter()
+        assert np.array_equal(encoder.code(symbols, RAGGED, index), symbols)
+        meter.code(symbols, RAGGED, index)
+        data = encoder.finish()
+        assert abs(8 * len(data) - meter.bits) < 16 + 97
+        decoder = Decoder(data)
+        assert np.array_equal(decoder.code(None, RAGGED, index), symbols)
+        decoder.finish()
+        specified = SpecifiedDecoder(data, part)
+        rows = [row.tolist() for row in RAGGED]
+        assert specified.code(rows, index.tolist()) == symbols.tolist()
+        assert specified.bits(16) == 0x5AA5
+
+
+def test_rows_of_one_length_are_a_table_of_tables() -> None:
+    rng = np.random.default_rng(9)
+    index, symbols = rng.integers(0, len(TABLES), 300), rng.integers(-9, 10, 300)
+    assert encoded(symbols, list(TABLES), index) == encoded(symbols, TABLES, index)
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 5000])
+def test_a_long_call_is_calls_of_half_a_million_symbols(beyond: int) -> None:
+    rng = np.random.default_rng(10)
+    count = 2**19 + beyond
+    index = rng.integers(0, len(RAGGED), count).astype(np.uint16)
+    symbols = rng.integers(-3, 4, count)
+    data = encoded(symbols, RAGGED, index)
+    parts = Encoder()
+    for start in range(0, count, 2**19):
+        part = slice(start, start + 2**19)
+        parts.code(symbols[part], RAGGED, index[part])
+    assert parts.finish() == data
+    decoder = Decoder(data)
+    assert np.array_equal(decoder.code(None, RAGGED, index), symbols)
+    decoder.finish()
 
 
 def test_the_words_are_fixed() -> None:
@@ -293,13 +354,17 @@ ONE = np.zeros(1, np.int64)
         (ONE, np.array([[1, 1, TOTAL - 2]]), ONE),
         (ONE, np.zeros((1, 0), np.int64), ONE),
         (ONE, np.array([[-1, TOTAL + 1]]), ONE),
+        (ONE, [TABLES[0], TABLES[1] / TOTAL], ONE),
+        (ONE, [TABLES[0], TABLES[1, :3]], ONE),
+        (ONE, [TABLES[0], TABLES[:2]], ONE),
+        (ONE, [], ONE),
     ],
 )
 @pytest.mark.parametrize("coder", [Encoder, RateMeter])
 def test_wrong_arguments_are_refused(
     coder: type[Encoder | RateMeter],
     symbols: Ints | None,
-    tables: Ints,
+    tables: Tables,
     index: Ints,
 ) -> None:
     with pytest.raises(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +14,18 @@ import pytest
 from dng import XTRANS, write_dng
 from PIL import Image
 from reference_decoder import Alignment as DocumentAlignment
-from reference_decoder import Decoded, FormatError, Head
+from reference_decoder import Decoded, FormatError, Head, RangeDecoder, network
 from reference_decoder import Guide as DocumentGuide
 from reference_decoder import decode as decode_by_the_document
+from safetensors.numpy import load, save_file
 
 import rawcodec
-from rawcodec.errors import CorruptSidecarError
+from rawcodec import weights
+from rawcodec.errors import CorruptSidecarError, ModelError
 from rawcodec.photo.align import Alignment, Guide, orient
 from rawcodec.stream import container
 from rawcodec.stream.container import Chunk
+from rawcodec.stream.entropy import PART, Encoder
 
 BAYER = ("RG", "GB")
 WHITE_BALANCE = (2.0, 1.0, 1.6)
@@ -61,6 +65,7 @@ class Case:
     cfa: tuple[str, ...] = BAYER
     size: tuple[int, int] = (168, 232)
     black: int | tuple[int, ...] = 256
+    white: int = 16000
     seed: int = 1
 
     def write(self, folder: Path) -> tuple[Path, Path]:
@@ -85,7 +90,7 @@ class Case:
             np.clip(np.rint(dn), 0, 16000).astype(np.uint16),
             cfa=self.cfa,
             black=self.black,
-            white=16000,
+            white=self.white,
         )
         jpeg = folder / "photo.jpg"
         pixels = np.ascontiguousarray(self.picture(develop(linear)))
@@ -165,7 +170,7 @@ CASES: dict[str, tuple[Case, Callable[[Decoded], bool]]] = {
 def test_the_document_decodes_to_the_same_mosaic(name: str, tmp_path: Path):
     case, covers = CASES[name]
     raw, jpeg = case.write(tmp_path)
-    sidecar = rawcodec.encode(raw, jpeg, device="cpu", verify=False)
+    sidecar = rawcodec.encode(raw, jpeg, quality="tone", device="cpu", verify=False)
     with Image.open(jpeg) as image:
         decoded = decode_by_the_document(sidecar, np.asarray(image.convert("RGB")))
     mosaic = rawcodec.decode(jpeg, sidecar, device="cpu")
@@ -180,7 +185,7 @@ def test_the_document_decodes_to_the_same_mosaic(name: str, tmp_path: Path):
 def test_a_warp_of_any_size_decodes_to_the_same_mosaic(tmp_path: Path):
     """Bends that no lens has, put into a sidecar by hand; what is decoded is nonsense."""
     raw, jpeg = Case(lambda rendering: rendering, size=(40, 56)).write(tmp_path)
-    chunks = container.read(rawcodec.encode(raw, jpeg, device="cpu", verify=False))
+    chunks = container.read(rawcodec.encode(raw, jpeg, quality="tone", device="cpu", verify=False))
     with Image.open(jpeg) as image:
         pixels = np.asarray(image.convert("RGB"))
     rng = np.random.default_rng(4)
@@ -204,10 +209,138 @@ def test_a_warp_of_any_size_decodes_to_the_same_mosaic(tmp_path: Path):
         )
 
 
+def installed() -> dict[str, bytes]:
+    """The weights files that there are, by the model's id."""
+    return {m.id: (weights.folder() / m.file).read_bytes() for m in weights.models()}
+
+
+def check_learned(case: Case, quality: str, folder: Path) -> Decoded:
+    """Encode a pair with the learned layer, and decode it in both ways, to the same."""
+    raw, jpeg = case.write(folder)
+    sidecar = rawcodec.encode(raw, jpeg, quality=quality, device="cpu", verify=False)
+    with Image.open(jpeg) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    decoded = decode_by_the_document(sidecar, pixels, installed())
+    mosaic = rawcodec.decode(jpeg, sidecar, device="cpu")
+    assert decoded.latents is not None
+    assert np.array_equal(decoded.samples, mosaic.samples)
+    return decoded
+
+
+def everything(rendering: np.ndarray) -> np.ndarray:
+    return rendering
+
+
+LEARNED: dict[str, tuple[Case, str]] = {
+    "bayer": (Case(everything, size=(26, 37)), "medium"),
+    "xtrans": (Case(everything, cfa=XTRANS, size=(26, 37)), "high"),
+    "mono": (Case(everything, cfa=("G",), size=(26, 37)), "low"),
+    "linear": (Case(everything, cfa=(), size=(26, 37)), "max"),
+    "bright": (Case(everything, size=(26, 37), white=7000), "high"),
+    "strips": (Case(cropped(slice(10, -12), slice(20, -8)), size=(82, 110)), "low"),
+    "wide": (Case(everything, size=(26, 277)), "medium"),
+    "tall": (Case(everything, size=(277, 26)), "max"),
+}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_document_decodes_the_learned_layer(name: str, tmp_path: Path):
+    case, quality = LEARNED[name]
+    decoded = check_learned(case, quality, tmp_path)
+    latents, height, width = decoded.latents, *decoded.samples.shape[:2]
+    assert latents is not None
+    assert len(latents.z) == (3 if name == "linear" else 1)
+    # the grid is larger than the mosaic, the mosaic larger than the order's pattern
+    assert 4 * latents.rows > height and 4 * latents.columns > width
+    assert (max(latents.rows, latents.columns) > 64) == (name in ("wide", "tall"))
+    assert (not decoded.tone.reached.all()) == (name == "strips")
+
+
+def scrambled(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """A model of noise, of the shapes of another one.
+
+    It takes decoding to where no trained model does: to every clipping, to
+    ties in rounding and in the order, to escapes and to silent scales.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = dict(arrays)
+
+    def integers(name: str, low: int, high: int) -> None:
+        drawn = rng.integers(low, high + 1, arrays[name].shape)
+        arrays[name] = drawn.astype(arrays[name].dtype)
+
+    for name, layer in network().items():
+        integers(f"{name}.weight", -127, 127)
+        spread = 3 if name == "order" else layer.high / 1.5
+        sums = 4000 * np.sqrt(layer.inputs * layer.kernel**2)
+        shift = max(round(np.log2(sums / spread)), 2)
+        integers(f"{name}.shift", shift - 2, shift + 2)
+        integers(f"{name}.bias", -int(sums), int(sums))
+    integers("hyper_scale", 0, 63)
+    integers("pattern", -20, 20)
+    integers("forward", 0, 65535)
+    integers("back", 0, 46340)
+    arrays["steps"] = np.exp2(rng.uniform(0, 15, (33, 16))).round().astype(np.int32)
+    arrays["hyper_analysis.last.weight"] = 30 * arrays["hyper_analysis.last.weight"]
+
+    sizes = rng.choice([*range(8), 255], 64)
+    rows = []
+    for size in np.repeat(sizes[sizes < 255], 8):
+        entries = 2 ** (size + 2)
+        shares = rng.dirichlet(np.full(entries, 0.3))
+        rows.append(1 + np.floor(shares * (2**16 - entries))[:-1])
+    arrays["tables.sizes"] = sizes.astype(np.uint8)
+    arrays["tables.frequencies"] = np.concatenate(rows).astype(np.uint16)
+    return arrays
+
+
+@pytest.mark.parametrize("name", ["bright", "linear", "strips", "xtrans"])
+def test_the_document_decodes_with_any_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = weights.models()[0]
+    arrays = scrambled(load((weights.folder() / model.file).read_bytes()), seed=len(name))
+    path = tmp_path / "scrambled.safetensors"
+    save_file(arrays, path)
+    entry = {
+        "id": "scrambled",
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "qualities": {"low": 0, "max": 32},
+    }
+    manifest = {"manifest_version": 1, "models": [entry]}
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    case, _ = LEARNED[name]
+    decoded = check_learned(case, "max" if name == "linear" else "low", tmp_path)
+
+    latents = decoded.latents
+    assert latents is not None
+    values = np.concatenate([z.ravel() for z in latents.z])
+    assert values.min() < -1000 and values.max() > 1000
+    assert {0, 1} == set(np.unique(latents.steps[0]).tolist())
+    assert 0 < len(latents.model.first_table) < 64
+
+
+def test_a_call_is_coded_in_parts() -> None:
+    """More symbols than a part has, with tables of several lengths, and escapes."""
+    rng = np.random.default_rng(5)
+    tables = [np.array([2**16 - 2 * size + 1, *[1] * (2 * size - 1)]) for size in (1, 2, 8)]
+    index = np.where(rng.random(PART + 9) < 0.001, rng.integers(1, 3, PART + 9), 0)
+    symbols = np.where(index > 0, rng.integers(-20, 21, PART + 9), 0)
+    symbols[rng.integers(0, PART + 9, 50)] = 2**20
+    symbols[-9:], index[-9:] = range(-4, 5), [0, 1, 2] * 3
+    encoder = Encoder()
+    encoder.code(symbols, tables, index)
+    decoder = RangeDecoder(encoder.finish())
+    assert decoder.call([table.tolist() for table in tables], index.tolist()) == symbols.tolist()
+    decoder.end()
+
+
 def refusal(sidecar: bytes, jpeg: Path) -> str:
     """The error's number that the reference decoder gives; the package refuses it too."""
     with Image.open(jpeg) as image, pytest.raises(FormatError) as caught:
-        decode_by_the_document(sidecar, np.asarray(image.convert("RGB")))
+        decode_by_the_document(sidecar, np.asarray(image.convert("RGB")), installed())
     with pytest.raises(CorruptSidecarError, match="damaged"):
         rawcodec.decode(jpeg, sidecar, device="cpu")
     return str(caught.value)
@@ -218,7 +351,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Chunk], Path]:
     """The chunks of a small pair, and its JPEG."""
     case = Case(cropped(slice(10, -12), slice(20, -8)), size=(80, 112))
     raw, jpeg = case.write(tmp_path_factory.mktemp("pair"))
-    return container.read(rawcodec.encode(raw, jpeg, device="cpu", verify=False)), jpeg
+    sidecar = rawcodec.encode(raw, jpeg, quality="tone", device="cpu", verify=False)
+    return container.read(sidecar), jpeg
 
 
 def with_payload(chunks: list[Chunk], kind: str, payload: bytes) -> bytes:
@@ -248,6 +382,34 @@ def test_what_both_refuse_has_one_number(pair: tuple[list[Chunk], Path]):
         for name, (kind, altered, _) in faults.items()
     }
     assert found == {name: number for name, (_, _, number) in faults.items()}
+
+
+def test_what_both_refuse_of_the_learned_layer(tmp_path: Path):
+    raw, jpeg = Case(everything, cfa=(), size=(26, 37)).write(tmp_path)
+    sidecar = rawcodec.encode(raw, jpeg, quality="low", device="cpu", verify=False)
+    chunks = container.read(sidecar)
+    payload = {c.type: c.payload for c in chunks}
+    head, latents = payload["HEAD"], payload["LATN"]
+    model_id = Head(head).model_id.encode()
+    before, after = head[82:].split(bytes([len(model_id)]) + model_id)
+    without = head[:25] + b"\0" + head[26:66] + bytes(16) + before + b"\0" + after
+    faults = {
+        "no such rate": (with_payload(chunks, "LATN", b"\x21" + latents[1:]), "E19"),
+        "half a head": (with_payload(chunks, "LATN", latents[:24]), "E19"),
+        "no values": (with_payload(chunks, "LATN", latents[:25]), "E15"),
+        "half a word": (with_payload(chunks, "LATN", latents[:-2]), "E15"),
+        "more than one end": (with_payload(chunks, "LATN", latents + bytes(12)), "E15"),
+        "no latents": (container.write(c for c in chunks if c.type != "LATN"), "E20"),
+        "no model": (with_payload(chunks, "HEAD", without), "E20"),
+    }
+    found = {name: refusal(altered, jpeg) for name, (altered, _) in faults.items()}
+    assert found == {name: number for name, (_, number) in faults.items()}
+
+    other = with_payload(chunks, "HEAD", head[:66] + bytes(16) + head[82:])
+    with Image.open(jpeg) as image, pytest.raises(FormatError, match="E16"):
+        decode_by_the_document(other, np.asarray(image.convert("RGB")), installed())
+    with pytest.raises(ModelError, match="needs the model"):
+        rawcodec.decode(jpeg, other, device="cpu")
 
 
 def test_a_border_of_too_many_nodes_is_refused_by_both(pair: tuple[list[Chunk], Path]):

@@ -65,18 +65,20 @@ def test_every_field_is_the_headers() -> None:
 
 
 def test_the_layers_are_all_bytes_of_the_file() -> None:
-    data = sidecar(Chunk("note", b"hello"), Chunk("tags", TAGS), Chunk("note", b"!"))
+    more = [Chunk("LATN", bytes(11)), Chunk("note", b"hello"), Chunk("tags", TAGS)]
+    data = sidecar(*more, Chunk("note", b"!"))
     layers = inspect_bytes(data).layers
     assert sum(layers.values()) == len(data)
     assert layers == {
-        "container": container.PREFIX_SIZE + 6 * container.FRAMING_SIZE + container.TAIL_SIZE,
+        "container": container.PREFIX_SIZE + 7 * container.FRAMING_SIZE + container.TAIL_SIZE,
         "header": len(HEADER.pack()),
         "align": 5,
         "tone": 7,
-        "latents": 0,
+        "latents": 11,
         "tags": len(TAGS),
         "other": 6,
     }
+    assert inspect_bytes(sidecar()).layers["latents"] == 0
 
 
 def test_json_has_every_field_and_no_infinity() -> None:

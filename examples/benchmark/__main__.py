@@ -103,5 +103,17 @@ def exactness(data: Path, out: Path, quality: str) -> None:
     click.echo(f"{out / 'exactness.md'}: written")
 
 
+@main.command()
+@_data_option
+@_out_option
+def profile(data: Path, out: Path) -> None:
+    """Where the time goes, on the largest photo."""
+    from . import profile as profile_page
+
+    with _unpacked(data) as (pairs, scratch):
+        profile_page.run_all(pairs, out, scratch)
+    click.echo(f"{out / 'profile.md'}: written")
+
+
 if __name__ == "__main__":
     main(prog_name="python -m examples.benchmark")

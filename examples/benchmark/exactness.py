@@ -65,8 +65,11 @@ def settings() -> list[Setting]:
     for isa, name in (("SSE41", "SSE4.1"), ("AVX2", "AVX2"), ("AVX512_CORE", "AVX-512")):
         found.append(Setting(name, (("ONEDNN_MAX_CPU_ISA", isa),)))
     found.append(Setting("plain ATen", (("ATEN_CPU_CAPABILITY", "default"),)))
-    found.append(Setting("no oneDNN", (), ("--no-onednn",)))
-    for kernel in kernel_names():
+    kernels = kernel_names()
+    # the int8 kernel is oneDNN's own, whatever PyTorch is told
+    plain = ("--kernel", "float32") if kernels else ()
+    found.append(Setting("no oneDNN", (), ("--no-onednn", *plain)))
+    for kernel in kernels:
         found.append(Setting(kernel, (), ("--kernel", kernel)))
     for rows in BANDS:
         name = "all rows" if rows == max(BANDS) else f"{rows} rows"

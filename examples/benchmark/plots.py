@@ -12,6 +12,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from .curves import monotone
+
 _COLOURS = ("#1f5f8b", "#e08e45", "#6a9a3f", "#8f5aa8")
 
 
@@ -67,7 +69,8 @@ def error_maps(
 class Panel:
     """One set of axes of :func:`curves`.
 
-    lines: by label, the places (x) and values (y) of a curve; None leaves it out.
+    lines: by label, the places (x, rising) and values (y) of a curve, drawn as a
+        monotone cubic through its points; None leaves it out.
     level: a label and a value that is drawn as a dotted line across.
     """
 
@@ -130,7 +133,12 @@ def curve_and_gains(
 def _curves(axes: Axes, panel: Panel) -> None:
     for number, (label, line) in enumerate(panel.lines.items()):
         if line is not None:
-            axes.plot(*line, marker="o", markersize=3.5, color=_COLOURS[number], label=label)
+            x, y = np.log(line[0]), np.array(line[1])
+            at = np.linspace(x[0], x[-1], 200)
+            look = {"color": _COLOURS[number], "label": label, "markersize": 3.5}
+            axes.plot(np.exp(at), monotone(x, y, at), marker="", **look)
+            look["label"] = None
+            axes.plot(*line, "o", **look)
     label, level = panel.level
     axes.axhline(level, color="#888888", linestyle=":", linewidth=1.2, label=label)
     axes.set_xscale("log")

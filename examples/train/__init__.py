@@ -1,1 +1,1 @@
-"""Trains the learned layer; at present: makes the pairs that it learns from."""
+"""Trains the learned layer: makes pairs, fits the networks, exports their integers."""

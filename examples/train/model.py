@@ -1,18 +1,26 @@
-"""The whole codec while it is trained: the package's graph and walk over imitated integers."""
+"""The whole codec while it is trained: the package's graph and walk over imitated integers.
+
+Sizes: B patches of H x W sites, with margins of 16 sites around them that the
+network's inputs cover; h = H / 4 and w = W / 4 are positions. Rates, (B,), are
+float32 from 0 to 32.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from rawcodec.model import network
 from rawcodec.model.analysis import Analysis, HyperAnalysis, between_anchors
 from rawcodec.model.config import (
     CORRECTION_UNIT,
     GROUPS,
     HYPER,
+    HYPER_DEAD_ZONE,
     HYPER_GAIN,
     HYPER_LIMIT,
     LATENTS,
@@ -25,26 +33,59 @@ from rawcodec.model.config import (
     SCALE_OCTAVES,
     SCALES,
     STEPS,
+    TRUNK_MARGIN,
     ZERO,
 )
 from rawcodec.model.inputs import inputs, transform, unblocks
-from torch import Tensor, nn
 
 from .qat import ANCHORS, UNIT, QatLayers, ste_clamp, ste_round
 
 COARSEST = 8192.0
 """Step of rate 0, in units of 2**-15 of the white level in the residual's domain."""
 
+COMPANDED_MAX = 46340
+"""Largest companded value of the tone layer: see ``rawcodec.tone.table``."""
+
 TAIL = 2.0**-9
-"""Weight of the wider Gaussian that is mixed into every table."""
+"""Weight of the Gaussian four times as wide that is mixed into every table."""
+
+FLOOR = 2.0**-18
+"""What is added to every probability, so that no latent costs more than 18 bits."""
 
 DISTORTION_WEIGHT = 6 / math.log(2)
-"""Bits per squared step at which a step is best spent, from high-rate theory: 6 / ln 2."""
+"""Bits per squared step at which a step is best spent, from high-rate theory: 6 / ln 2.
+
+A uniform quantiser's distortion is step^2 / 12 and its rate falls by log2 of
+the step; the sum of rate and weighted distortion is then least at this weight.
+"""
+
+_SCALE_UNIT = 8
+"""Indices of scales to one unit of ``hyper_scale``."""
+
+_ORDER_UNIT = 32
+"""Scores to one unit of the order prediction, and of the Gumbel noise added to it."""
+
+_HYPER_GRADIENT = 0.1
+"""How much of the gradient of the hyper-latents reaches the latents they are made of."""
+
+
+ANALYSIS_SHARE = 0.3
+"""How much of what the analysis learned from noise is used where latents are chosen.
+
+Both make latents smaller that are not worth their bits; together, at full size,
+they do too much.
+"""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches with margins of TRUNK_MARGIN sites: see ``data.py``."""
+    """B patches with their margins; G x G sites with them, G = H + 32.
+
+    guide: int16 (B, 3, G, G). tone: int32 (B, G, G). mask: uint8 (B, 12, G/2,
+    G/2). missing: uint8 (B, 1, G/2, G/2). earlier: int32 (B, G, G). For these
+    see ``rawcodec.model.inputs.inputs``.
+    raw: float32 (B, G, G), the companded raw: 2**15 is the white level.
+    """
 
     guide: Tensor
     tone: Tensor
@@ -52,10 +93,14 @@ class Batch:
     missing: Tensor
     earlier: Tensor
     raw: Tensor
-    """float32 (B, H, W), companded raw: 2**15 is white; margins included."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(**{part.name: getattr(self, part.name).to(device) for part in fields(self)})
 
 
 def base_step(rate: Tensor) -> Tensor:
+    """Step of rates in the residual's domain, before gains: four rates to an octave."""
     return COARSEST * torch.exp2(-rate / 4)
 
 
@@ -65,9 +110,13 @@ def log_scale(index: Tensor) -> Tensor:
 
 
 def bits_of(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
-    """-log2 of the probability of integers under the discretised mixture."""
+    """-log2 of the probability of latents under the mixture that tables hold.
+
+    Of the unit interval around each z, so that noise may take the place of
+    rounding (Balle et al., "End-to-end Optimized Image Compression", ICLR
+    2017). All of one shape, in steps.
+    """
     distance = (z - mean).abs()
-    # both at once: erfc keeps the tail's precision
     scaled = distance / (sigma * math.sqrt(2))
     half = 0.5 / (sigma * math.sqrt(2))
 
@@ -75,15 +124,19 @@ def bits_of(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
         return 0.5 * (torch.erf(s + h) - torch.erf(s - h))
 
     p = (1 - TAIL) * mass(scaled, half) + TAIL * mass(scaled / 4, half / 4)
-    return -torch.log2(p + 2.0**-18)
+    return -torch.log2(p + FLOOR)
 
 
 class _LatentMeter:
-    """The training's coder: noise or rounding, and the sum of -log2 p."""
+    """The training's coder: noise or rounding, and the sum of -log2 p.
+
+    It is a :class:`network.LatentCoder`. latents: float32 (B, 16, h, w), in
+    steps. bits: float32 (B,), what all latents coded so far cost.
+    """
 
     def __init__(self, latents: Tensor, noisy: bool, choosy: bool) -> None:
         self.latents, self.noisy, self.choosy = latents, noisy, choosy
-        self.bits: Tensor = torch.zeros(len(latents))
+        self.bits = latents.new_zeros(len(latents))
 
     def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         group = PASSES[number][0]
@@ -94,18 +147,32 @@ class _LatentMeter:
         else:
             nearest = y.detach().round()
             if self.choosy:
-                with torch.no_grad():
-                    other = nearest - torch.sign(nearest - mu.round())
-                    saved = bits_of(nearest, mu, sigma) - bits_of(other, mu, sigma)
-                    worse = (y - other) ** 2 - (y - nearest) ** 2
-                    nearest = torch.where(saved > DISTORTION_WEIGHT * worse, other, nearest)
+                nearest = _chosen(y, nearest, mu, sigma)
             z = y + (nearest - y).detach()
         self.bits = self.bits + (bits_of(z, mu, sigma) * here).sum((1, 2, 3))
         return z
 
 
+@torch.no_grad()
+def _chosen(y: Tensor, nearest: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
+    """The nearest integers, or those nearer to the mean by one where bits saved outweigh error."""
+    other = nearest - torch.sign(nearest - mu.round())
+    saved = bits_of(nearest, mu, sigma) - bits_of(other, mu, sigma)
+    worse = (y - other) ** 2 - (y - nearest) ** 2
+    return torch.where(saved > DISTORTION_WEIGHT * worse, other, nearest)
+
+
 class TrainingCodec(nn.Module):
-    """Everything that is learned."""
+    """Everything that is learned, and the stored noise of the order prediction.
+
+    exponent: the power of the linear value that residuals are taken of; 1/2 is
+    the companded domain itself.
+    gains: (9, 16), log2 of a channel's step over the base step, at the anchors.
+    hyper_scale: (9, 8), scales of the hyper-latents at the anchors, in units of
+    8 indices. pattern: (2, 64, 64), Gumbel noise in scores.
+    """
+
+    pattern: Tensor
 
     def __init__(self, exponent: float) -> None:
         super().__init__()
@@ -114,14 +181,22 @@ class TrainingCodec(nn.Module):
         self.analysis = Analysis()
         self.hyper_analysis = HyperAnalysis()
         self.gains = nn.Parameter(torch.zeros(ANCHORS, LATENTS))
-        self.hyper_scale = nn.Parameter(torch.full((ANCHORS, HYPER), 30.0 / 8))
+        self.hyper_scale = nn.Parameter(torch.full((ANCHORS, HYPER), 30.0 / _SCALE_UNIT))
         gumbel = -torch.log(-torch.log(torch.rand(STEPS, PATTERN, PATTERN).clamp(1e-6, 1 - 1e-6)))
-        self.register_buffer("pattern", (gumbel * 32).round())
+        self.register_buffer("pattern", (gumbel * _ORDER_UNIT).round())
 
     def domain(self, companded: Tensor) -> Tensor:
         """From the companded domain (square root) to that of the residual."""
         unit = 2.0**15
         return unit * (companded.clamp(min=0) / unit + 1e-8) ** (2 * self.exponent)
+
+    def gains_at(self, rate: Tensor) -> Tensor:
+        """Steps of the latents in base steps: (B, 16)."""
+        return torch.exp2(between_anchors(self.gains, rate))
+
+    def hyper_scales_at(self, rate: Tensor) -> Tensor:
+        """Indices of the scales of the hyper-latents, fractional: (B, 8)."""
+        return (between_anchors(self.hyper_scale, rate) * _SCALE_UNIT).clamp(0, SCALES - 1)
 
     def forward(
         self,
@@ -133,58 +208,48 @@ class TrainingCodec(nn.Module):
         choosy: bool = False,
         ordered: bool = True,
     ) -> dict[str, Tensor]:
-        """Rate and distortion of patches: each (B,), in bits per site and squared base steps.
+        """Rate and distortion of patches: each (B,).
 
-        exact: imitate the integers. noisy: uniform noise in the place of rounding.
-        choosy: choose latents as the encoder does. ordered: let the network
-        decide on the order; else the stored noise alone does.
+        exact: imitate the integers. noisy: uniform noise in the place of
+        rounding; without it, gains and analysis get no gradients. choosy:
+        choose latents as the encoder does. ordered: let the network decide on
+        the order; else the stored noise alone does.
+
+        latent_bits, hyper_bits: bits per site. distortion: mean squared error,
+        in base steps. prior: what it would be without any latent. first: the
+        share of positions that belong to the first step.
         """
 
         def layer(name: str, x: Tensor) -> Tensor:
             return self.layers[name](x, rate, exact)
 
-        x = inputs(batch.guide, batch.tone, batch.mask, batch.missing, batch.earlier)
-        x = x.to(torch.float32) / UNIT
-        half = network.half_features(layer, x)  # margin 6 of its positions
-        guide = network.guide_features(layer, half)  # margin 1
-        predicted = layer("prediction", half)  # margin 5
-        predicted = predicted[:, :, 5:-5, 5:-5]
-        mask = batch.mask[:, :, 8:-8, 8:-8].unflatten(1, (4, 3))
-        correction = (predicted.unflatten(1, (4, 3)) * mask).sum(2) * PREDICTION_UNIT
-        tone = batch.tone[:, 16:-16, 16:-16].float()
-        prediction = ste_clamp(tone + unblocks(correction), 0, 46340)
-        residual = self.domain(batch.raw[:, 16:-16, 16:-16]) - self.domain(prediction)
-
-        step = base_step(rate)[:, None, None, None]
-        gain = torch.exp2(between_anchors(self.gains, rate))[:, :, None, None]
-        linear = transform(residual) / 4 / step  # in base steps
+        guide, prediction = self.look(layer, batch)
         inner = guide[:, :, 1:-1, 1:-1]
+        margin = TRUNK_MARGIN
+        raw = batch.raw[:, margin:-margin, margin:-margin]
+        residual = self.domain(raw) - self.domain(prediction)
+        linear = transform(residual) / 4 / base_step(rate)[:, None, None, None]
+        gain = self.gains_at(rate)[:, :, None, None]
         y = linear / gain
-        y = y + self.analysis(y, inner, rate).float()
+        nonlinear = self.analysis(y, inner, rate).float()
+        if not noisy:
+            # gradients straight through the rounding would drive the encoder's values to
+            # the thresholds between integers
+            gain, nonlinear = gain.detach(), ANALYSIS_SHARE * nonlinear.detach()
+            y = linear / gain
+        y = y + nonlinear
 
-        v = self.hyper_analysis(y.detach() + (y - y.detach()) * 0.1, rate).float()
-        with torch.no_grad():
-            middle = (v.mean((2, 3), keepdim=True) * MEAN_UNIT).round() / MEAN_UNIT
-        v = v + torch.rand_like(v) - 0.5 if noisy else ste_round(v)
-        v = ste_clamp(v, -HYPER_LIMIT, HYPER_LIMIT)
-        spread = torch.exp2(log_scale((between_anchors(self.hyper_scale, rate) * 8).clamp(0, 63)))
-        hyper_bits = bits_of(v, middle, spread[:, :, None, None].expand_as(v)).sum((1, 2, 3))
-        activation = F.pad((ZERO + HYPER_GAIN * v) / UNIT, [1] * 4, value=ZERO / UNIT)
-        hyper = F.pad(network.hyper_features(layer, activation), [1] * 4)
-        base = network.base_features(layer, guide, hyper)
-
-        scores = layer("order", base) * float(ordered) + self._tile(base.shape[-2:])
-        hard = F.one_hot(scores.argmax(1), STEPS).movedim(-1, 1).to(scores.dtype)
-        soft = torch.softmax(scores / 32, 1)
-        chosen = soft + (hard - soft).detach()
-        steps = list(chosen.split(1, 1))
+        v, hyper_bits = self._hyper(y, rate, noisy)
+        base = self._know(layer, guide, v)
+        chosen = self._order(layer, base, ordered)
 
         def parameters_of(number: int, known: Tensor) -> tuple[Tensor, Tensor]:
             return network.parameters(layer, number, base, _padded(levels(known), 2))
 
         meter = _LatentMeter(y, noisy, choosy)
+        steps = list(torch.split(chosen, 1, 1))
         z = network.walk(meter, steps, torch.zeros_like(y), parameters_of)
-        added = network.synthesis(layer, F.pad(inner, [3] * 4), _padded(levels(z), 3))
+        added = network.synthesis(layer, F.pad(base, [3] * 4), _padded(levels(z), 3))
         error = linear - (z + added / CORRECTION_UNIT) * gain
         sites = y[0].numel()
         return {
@@ -195,9 +260,57 @@ class TrainingCodec(nn.Module):
             "first": chosen[:, 0].mean((1, 2)),
         }
 
+    def look(self, layer: network.LayerFunction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, 64, h + 2, w + 2), and the prediction (B, H, W), companded."""
+        x = inputs(batch.guide, batch.tone, batch.mask, batch.missing, batch.earlier)
+        x = x.to(torch.float32) / UNIT
+        half = network.half_features(layer, x)  # a margin of 6 of its positions
+        guide = network.guide_features(layer, half)  # a margin of 1
+        predicted = layer("prediction", half)[:, :, 5:-5, 5:-5]
+        mask = batch.mask[:, :, 8:-8, 8:-8].unflatten(1, (4, 3))
+        correction = (predicted.unflatten(1, (4, 3)) * mask).sum(2) * PREDICTION_UNIT
+        margin = TRUNK_MARGIN
+        tone = batch.tone[:, margin:-margin, margin:-margin].float()
+        return guide, ste_clamp(tone + unblocks(correction), 0, COMPANDED_MAX)
+
+    def _hyper(self, y: Tensor, rate: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
+        """The hyper-latents of latents (B, 16, h, w): (B, 8, h/4, w/4), and their bits: (B,)."""
+        v = self.hyper_analysis(y.detach() + (y - y.detach()) * _HYPER_GRADIENT, rate).float()
+        with torch.no_grad():
+            middle = (v.mean((2, 3), keepdim=True) * MEAN_UNIT).round() / MEAN_UNIT
+        if noisy:
+            v = v + torch.rand_like(v) - 0.5
+        else:
+            centre = middle.round()
+            away = v.detach() - centre
+            reached = (away.abs() + (0.5 - HYPER_DEAD_ZONE)).floor()
+            v = v + (centre + torch.sign(away) * reached - v).detach()
+        v = ste_clamp(v, -HYPER_LIMIT, HYPER_LIMIT)
+        sigma = torch.exp2(log_scale(self.hyper_scales_at(rate)))[:, :, None, None]
+        return v, bits_of(v, middle, sigma.expand_as(v)).sum((1, 2, 3))
+
+    @staticmethod
+    def _know(layer: network.LayerFunction, guide: Tensor, v: Tensor) -> Tensor:
+        """What the entropy model knows before any latent: (B, 64, h, w)."""
+        activation = F.pad((ZERO + HYPER_GAIN * v) / UNIT, [1] * 4, value=ZERO / UNIT)
+        hyper = F.pad(network.hyper_features(layer, activation), [1] * 4)
+        return network.base_features(layer, guide, hyper)
+
+    def _order(self, layer: network.LayerFunction, base: Tensor, ordered: bool) -> Tensor:
+        """Which step each position belongs to, one-hot: (B, 2, h, w).
+
+        Gradients are those of the softmax of the scores (Jang et al.,
+        "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017).
+        """
+        scores = layer("order", base) * float(ordered) + self._tile(base.shape[-2:])
+        hard = F.one_hot(scores.argmax(1), STEPS).movedim(-1, 1).to(scores.dtype)
+        soft = torch.softmax(scores / _ORDER_UNIT, 1)
+        return soft + (hard - soft).detach()
+
     def _tile(self, size: torch.Size) -> Tensor:
+        """The pattern repeated over positions, (2, h, w); shifted at random while training."""
         down, across = (-(-n // PATTERN) for n in size)
-        tiled: Tensor = self.pattern.repeat(1, down, across)[:, : size[0], : size[1]]
+        tiled = self.pattern.repeat(1, down, across)[:, : size[0], : size[1]]
         if self.training:
             tiled = tiled.roll(tuple(torch.randint(PATTERN, (2,)).tolist()), (1, 2))
         return tiled
@@ -214,4 +327,5 @@ def _padded(activations: Tensor, margin: int) -> Tensor:
 
 
 def rates_like(batch: Batch) -> Tensor:
-    return torch.randint(0, RATES, (len(batch.raw),)).float()
+    """A random rate for each patch: (B,)."""
+    return torch.randint(0, RATES, (len(batch.raw),)).float().to(batch.raw.device)

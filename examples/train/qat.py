@@ -1,19 +1,34 @@
 """The decoder's layers while they are trained: floats that imitate the integers.
 
 An activation a stands for the integer 32 a. Weights and biases are rounded as
-the export rounds them, with straight-through gradients, so that in float32 the
-layer computes exactly what the integer layer will.
+the export rounds them, so that in float32 a layer computes exactly what the
+integer layer will (``tests/test_train.py``); under autocast to bfloat16 its
+sums are rounded to 8 bits besides. Gradients go straight through the rounding
+(Bengio et al., "Estimating or Propagating Gradients Through Stochastic
+Neurons", 2013; Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rawcodec.model.analysis import between_anchors
-from rawcodec.model.config import ACTIVATION_MAX, LAYERS, RATES, SCALES, ZERO, Layer, signed_inputs
 from torch import Tensor, nn
+
+from rawcodec.model.analysis import between_anchors
+from rawcodec.model.config import (
+    ACTIVATION_MAX,
+    LAYERS,
+    RATES,
+    SCALE_OCTAVES,
+    SCALES,
+    ZERO,
+    Layer,
+    signed_inputs,
+)
 
 UNIT = 32
 """Integers to one unit of an activation."""
@@ -22,28 +37,38 @@ ANCHORS = 9
 """Rates at which a conditioned bias is learned; in between it is interpolated."""
 
 MAX_SHIFT = 18
+"""Largest power of two that weights are scaled with; a certificate allows less than 24."""
 
-VALUE_UNITS = {"mean": 8, "correction": 32, "prediction": 64, "order": 32, "scale": 8}
+_VALUE_UNITS = {"mean": 8, "scale": 8, "correction": 32, "prediction": 64, "order": 32}
+"""Integers to one unit of what is no activation, chosen so that weights of usual size fit."""
+
+_FIRST_SCALE = 25
+"""Index of the scale that latents begin training with, at the middle rate: about 0.5."""
+
+_SMALL = 0.1
+"""What the first weights of layers that give values are multiplied with."""
 
 
 def ste_round(x: Tensor) -> Tensor:
+    """Rounds, halves to even; the gradient passes as if it did not."""
     return x + (x.round() - x).detach()
 
 
 def ste_clamp(x: Tensor, low: float, high: float) -> Tensor:
     """Clamps; gradients that lead back into the range pass."""
-    return _Clamp.apply(x, low, high)
+    clamped: Tensor = _Clamp.apply(x, low, high)
+    return clamped
 
 
 class _Clamp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, low, high):
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.range = low, high
         return x.clamp(low, high)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         low, high = ctx.range
         keep = ((x >= low) | (gradient < 0)) & ((x <= high) | (gradient > 0))
@@ -53,16 +78,24 @@ class _Clamp(torch.autograd.Function):
 def output_unit(name: str) -> int:
     """Integers to one unit of a layer's output."""
     if name.endswith(".mean"):
-        return VALUE_UNITS["mean"]
+        return _VALUE_UNITS["mean"]
     if name.endswith(".scale"):
-        return VALUE_UNITS["scale"]
+        return _VALUE_UNITS["scale"]
     if name == "synthesis.2":
-        return VALUE_UNITS["correction"]
-    return VALUE_UNITS.get(name, UNIT)
+        return _VALUE_UNITS["correction"]
+    return _VALUE_UNITS.get(name, UNIT)
 
 
 class QatConv(nn.Module):
-    """One layer of ``rawcodec.model.config.LAYERS``."""
+    """One layer of ``rawcodec.model.config.LAYERS``.
+
+    weight: (outputs, inputs, k, k), from activations to units of the output.
+    bias: (outputs,), in units of the output. rate: (9, outputs), what is added
+    to the bias at the anchors, if the layer is conditioned. zero: (inputs, 1,
+    1), the activation that stands for zero. All float32.
+    """
+
+    zero: Tensor
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -77,11 +110,13 @@ class QatConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(layer.outputs))
         if layer.conditioned:
             self.rate = nn.Parameter(torch.zeros(ANCHORS, layer.outputs))
-        signed = torch.tensor(signed_inputs(name))
-        self.register_buffer("zero", torch.where(signed, float(ZERO) / UNIT, 0.0)[:, None, None])
+        signed = signed_inputs(name)
+        self._signed = any(signed)
+        zero = torch.where(torch.tensor(signed), float(ZERO) / UNIT, 0.0)
+        self.register_buffer("zero", zero[:, None, None])
         if layer.out == "value" or name.endswith(".scale"):
             with torch.no_grad():
-                self.weight *= 0.1
+                self.weight.mul_(_SMALL)
 
     def biases(self, rate: Tensor) -> Tensor:
         """The bias at rates (B,), in units of the output: (B or 1, outputs)."""
@@ -96,7 +131,11 @@ class QatConv(nn.Module):
         return torch.floor(torch.log2(ACTIVATION_MAX / largest)).clamp(0, MAX_SHIFT)
 
     def rounded(self, rate: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and biases as the export will have them, in output integers."""
+        """Weights and biases as the export will have them, in output integers.
+
+        Both are multiples of 2^-shift: weights (outputs, inputs, k, k), of
+        magnitude up to 127 x 2^-shift; biases (B or 1, outputs).
+        """
         grid = torch.exp2(self.shifts())
         weight = self.weight * (self.unit / UNIT) * grid[:, None, None, None]
         weight = ste_round(weight.clamp(-ACTIVATION_MAX, ACTIVATION_MAX))
@@ -104,14 +143,20 @@ class QatConv(nn.Module):
         return weight / grid[:, None, None, None], bias / grid
 
     def forward(self, x: Tensor, rate: Tensor, exact: bool) -> Tensor:
-        """x: activations in units of 1/32 (real). Returns activations, or integer values."""
+        """The layer's outputs, float32 (B, outputs, h, w).
+
+        x: activations (B, inputs, H, W). rate: (B,). exact: imitate the
+        integers; else nothing is rounded. Returns activations; or integers,
+        not divided by their unit, where the layer gives values or scales.
+        """
         layer = self.layer
         if exact:
             weight, bias = self.rounded(rate)
             weight = weight * UNIT
         else:
             weight, bias = self.weight * self.unit, self.biases(rate) * self.unit
-        x = x - self.zero if bool(self.zero.any()) else x
+        if self._signed:
+            x = x - self.zero
         y = F.conv2d(x, weight, stride=layer.stride).float() + bias[:, :, None, None]
         low = 0 if layer.out == "activation" else -layer.limit
         y = ste_clamp(y, low, layer.limit)
@@ -128,14 +173,15 @@ class QatLayers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleDict({name.replace(".", "_"): QatConv(name) for name in LAYERS})
-        slope = (SCALES - 1) / 13 * (RATES - 1) / 4 / (ANCHORS - 1) / VALUE_UNITS["scale"]
+        octaves = (RATES - 1) / 4 / (ANCHORS - 1)  # of the step, from anchor to anchor
+        slope = (SCALES - 1) / SCALE_OCTAVES * octaves / _VALUE_UNITS["scale"]
         for name in LAYERS:
             if name.endswith(".scale"):
                 # a finer step makes all latents larger alike
-                anchors = self[name].rate
+                middle = torch.arange(ANCHORS)[:, None] - ANCHORS // 2
                 with torch.no_grad():
-                    anchors += slope * (torch.arange(ANCHORS)[:, None] - ANCHORS // 2)
-                    self[name].bias += 25 / VALUE_UNITS["scale"]
+                    self[name].rate.add_(slope * middle)
+                    self[name].bias.add_(_FIRST_SCALE / _VALUE_UNITS["scale"])
 
     def __getitem__(self, name: str) -> QatConv:
         module = self.layers[name.replace(".", "_")]

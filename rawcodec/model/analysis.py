@@ -83,8 +83,11 @@ class Attention(nn.Module):
 class Analysis(nn.Module):
     """g_a: what to add to the linear latents.
 
-    Reaches ``REACH`` positions; zero padding around the picture.
+    Reaches ``REACH`` positions; zero padding around the picture. The layer
+    ``LAST`` gives the result, and is linear in its parameters.
     """
+
+    LAST = "layers.3"
 
     def __init__(self) -> None:
         super().__init__()

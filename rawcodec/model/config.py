@@ -50,6 +50,9 @@ LATENT_LIMIT: Final = 1 << 15
 HYPER_LIMIT: Final = 15
 """Largest magnitude of a hyper-latent."""
 
+HYPER_DEAD_ZONE: Final = 0.2
+"""How much farther than a half an encoder lets hyper-latents lie from their mean's integer."""
+
 HYPER_GAIN: Final = 4
 """A hyper-latent enters the network as 64 + 4 v."""
 

@@ -8,6 +8,8 @@ device change the result.
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import network
-from .analysis import REACH, working_type
+from .analysis import REACH, Analysis, HyperAnalysis, working_type
 from .config import (
     BLOCK,
     CORRECTION_BITS,
@@ -57,7 +59,7 @@ _VALUE_LIMIT = 1 << 20
 """Larger latents than any picture has, in the residual's domain."""
 
 _MARGIN = 3
-"""Blocks around the picture that stored features have: what the synthesis reaches."""
+"""Blocks around the picture that the synthesis reaches."""
 
 
 class Runner:
@@ -65,8 +67,7 @@ class Runner:
 
     def __init__(self, model: Model, rate: int, kernel: str, device: str) -> None:
         self.model, self.rate, self.device = model, rate, torch.device(device)
-        self.analysis = model.analysis.to(self.device)
-        self.hyper_analysis = model.hyper_analysis.to(self.device)
+        self.kind = working_type(self.device)
         self._layers: dict[str, Kernel] = {
             name: KERNELS[kernel](model.weights(name, rate)) for name in LAYERS
         }
@@ -74,6 +75,14 @@ class Runner:
     def __call__(self, name: str, x: Tensor) -> Tensor:
         """Activations of a layer, uint8 (B, C, h, w), or int16 values; on the device."""
         return self._layers[name](x)
+
+    @functools.cached_property
+    def transforms(self) -> tuple[Analysis, HyperAnalysis]:
+        """The encoder's transforms on the device."""
+        both = copy.deepcopy((self.model.analysis, self.model.hyper_analysis))
+        for module in both:
+            module.to(self.device, self.kind)
+        return both
 
     def put(self, x: Tensor) -> Tensor:
         """The tensor on the device, with channels last."""
@@ -162,7 +171,7 @@ class PlaneCodec:
         if decoded is not None:
             before = torch.from_numpy(np.pad(decoded, pad, "reflect"))[None]
         mask = self._mask(plane.colours)
-        self._guide = self._padded(WIDTH, 0)
+        self._guide = self._padded(WIDTH, 0, 1)
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
         for top, bottom in _bands(-1, rows + 1):
             part = slice(4 * top + 4, 4 * bottom + 28)
@@ -175,9 +184,7 @@ class PlaneCodec:
             earlier = torch.zeros_like(values) if before is None else before[:, part]
             x = inputs(guide[:, :, part], values, mask(half_part), missing, earlier)
             half = network.half_features(self.run, self.run.put(x))
-            self._guide[:, :, top + _MARGIN : bottom + _MARGIN, _MARGIN - 1 : 1 - _MARGIN] = (
-                network.guide_features(self.run, half)
-            )
+            self._guide[:, :, top + 1 : bottom + 1] = network.guide_features(self.run, half)
             self._correct(top, bottom, half, tone, mask)
 
     def _correct(
@@ -238,17 +245,19 @@ class PlaneCodec:
             residual = forward.take(padded[part]) - forward.take(self.prediction[part])
             linear[:, :, top:bottom] = transform(torch.from_numpy(residual)[None])
         linear /= 4 * self.run.steps
-        guide = self._guide[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        kind, device = working_type(self.run.device), self.run.device
-        rate = torch.tensor([float(self.run.rate)], device=device)
+        guide = self._guide[:, :, 1:-1, 1:-1]
+        analysis, hyper_analysis = self.run.transforms
+        kind = self.run.kind
+        rate = torch.tensor([float(self.run.rate)], device=self.run.device)
         latents = linear.clone()
-        with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind.itemsize < 4):
+        with torch.inference_mode():
             for top, bottom in _bands(0, rows):
                 above, below = max(top - REACH, 0), min(bottom + REACH, rows)
                 seen = guide[:, :, above:below].to(kind) / 32
-                added = self.run.analysis(self.run.put(linear[:, :, above:below]), seen, rate)
+                near = self.run.put(linear[:, :, above:below].to(kind))
+                added = analysis(near, seen, rate)
                 latents[:, :, top:bottom] += added[:, :, top - above : bottom - above].cpu()
-            hyper = self.run.hyper_analysis(self.run.put(latents), rate).float().cpu()
+            hyper = hyper_analysis(self.run.put(latents.to(kind)), rate).float().cpu()
         return latents, hyper
 
     def know(self, hyper: Tensor) -> None:
@@ -257,16 +266,15 @@ class PlaneCodec:
         activations = (ZERO + HYPER_GAIN * hyper).to(torch.uint8)
         activations = self.run.put(F.pad(activations, [1] * 4, value=ZERO))
         features = F.pad(network.hyper_features(self.run, activations), [1] * 4)
-        self._base = _channels_last(WIDTH, rows, columns, 0, torch.uint8, self.run.device)
+        self._base = self._padded(WIDTH, 0, _MARGIN)
+        inner = self._base[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
         scores = torch.empty((STEPS, rows, columns), dtype=torch.int32)
         down = -(-rows // PATTERN), -(-columns // PATTERN)
         pattern = self.run.model.pattern.to(torch.int32).repeat(1, *down)[:, :rows, :columns]
         for top, bottom in _bands(0, rows):
-            guide = self._guide[
-                :, :, top + _MARGIN - 1 : bottom + _MARGIN + 1, _MARGIN - 1 : 1 - _MARGIN
-            ]
-            base = network.base_features(self.run, guide, features[:, :, top : bottom + 2])
-            self._base[:, :, top:bottom] = base
+            near = slice(top, bottom + 2)
+            base = network.base_features(self.run, self._guide[:, :, near], features[:, :, near])
+            inner[:, :, top:bottom] = base
             scores[:, top:bottom] = self.run("order", base)[0].cpu()
         scores += pattern
         order = torch.zeros((rows, columns), dtype=torch.uint8)
@@ -275,10 +283,6 @@ class PlaneCodec:
             order[scores[step] > best] = step
             best = torch.maximum(best, scores[step])
         self.steps = [(order == step)[None, None].to(torch.int16) for step in range(STEPS)]
-        # from here on, features beyond the picture are zero
-        for side in (slice(0, _MARGIN), slice(-_MARGIN, None)):
-            self._guide[:, :, side] = 0
-            self._guide[:, :, :, side] = 0
 
     def parameters(self, number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
@@ -287,10 +291,11 @@ class PlaneCodec:
         mean = _channels_last(count, rows, columns, 0, torch.int16, "cpu")
         scale = _channels_last(count, rows, columns, 0, torch.uint8, "cpu")
         levels = self._padded_levels(known)
+        base = self._base[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
         for top, bottom in _bands(0, rows):
             near = levels[:, :, top + 1 : bottom + 5, 1:-1]
             mean[:, :, top:bottom], scale[:, :, top:bottom] = network.parameters(
-                self.run, number, self._base[:, :, top:bottom], near
+                self.run, number, base[:, :, top:bottom], near
             )
         return mean, scale
 
@@ -306,9 +311,9 @@ class PlaneCodec:
         levels = self._padded_levels(latents)
         forward = model.forward.astype(np.int32)
         result = np.empty((self.height, self.width), np.uint16)
-        for top, bottom in _bands(0, self.rows):
+        for top, bottom in _bands(0, -(-self.height // BLOCK)):
             near = slice(top, bottom + 2 * _MARGIN)
-            added = network.synthesis(self.run, self._guide[:, :, near], levels[:, :, near])
+            added = network.synthesis(self.run, self._base[:, :, near], levels[:, :, near])
             values = latents[:, :, top:bottom].to(torch.int32) * step
             values += (added.cpu().to(torch.int32) * step) >> CORRECTION_BITS
             values.clamp_(-_VALUE_LIMIT, _VALUE_LIMIT)
@@ -326,14 +331,14 @@ class PlaneCodec:
         rows = latents.permute(0, 2, 3, 1)[0].numpy().view(np.uint16)
         for top, bottom in _bands(0, self.rows):
             _LEVELS.take(rows[top:bottom], out=levels[top:bottom], mode="clip")
-        result = self._padded(LATENTS, ZERO)
+        result = self._padded(LATENTS, ZERO, _MARGIN)
         inner = result.permute(0, 2, 3, 1)[0, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
         inner.copy_(torch.from_numpy(levels))
         return result
 
-    def _padded(self, channels: int, fill: int) -> Tensor:
+    def _padded(self, channels: int, fill: int, margin: int) -> Tensor:
         """Activations of all positions and the margin, filled: uint8 (1, channels, ...)."""
-        rows, columns = self.rows + 2 * _MARGIN, self.columns + 2 * _MARGIN
+        rows, columns = self.rows + 2 * margin, self.columns + 2 * margin
         return _channels_last(channels, rows, columns, fill, torch.uint8, self.run.device)
 
 
@@ -403,7 +408,7 @@ class TableCoder:
         whole, fraction = split(mean)
         nearest = np.rint(latents)
         np.clip(nearest, 1 - LATENT_LIMIT, LATENT_LIMIT - 1, out=nearest)
-        residue = nearest.astype(np.int32) - whole
+        residue: np.ndarray = nearest.astype(np.int32) - whole
         toward = np.sign(residue)
         widest = (self._cost.shape[-1] - 1) // 2
         line = scale.astype(np.int32) * MEAN_UNIT + fraction

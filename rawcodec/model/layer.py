@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from .config import HYPER, HYPER_LIMIT, MEAN_UNIT, RATES
+from .config import HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .latents import PlaneCodec, Runner, TableCoder
 from .tables import EntropyCoder
 from .view import PlaneView
@@ -72,8 +71,8 @@ def code_planes(
         latents = hyper = None
         if raw is not None:
             latents, unrounded = codec.analyse(raw[number])
-            hyper = unrounded[0].round().clamp(-HYPER_LIMIT, HYPER_LIMIT).to(torch.int32).numpy()
-            used.append((hyper.mean((1, 2)) * MEAN_UNIT).round().astype(np.int8))
+            hyper, middle = _quantise(unrounded[0].numpy())
+            used.append(middle)
         else:
             assert means is not None
             used.append(means[number])
@@ -82,3 +81,17 @@ def code_planes(
         decoded.append(codec.synthesise(codec.code(table_coder)))
         earlier = decoded[-1].astype(np.int32) - plane.tone
     return decoded, np.array(used)
+
+
+def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers for hyper-latents, float32 (8, h, w), and their means in eighths, int8 (8,).
+
+    What lies near its channel's mean becomes the mean, which costs next to nothing: without
+    this dead zone the hyper-latents take most of the bits at low rates.
+    """
+    means = np.clip(hyper.mean((1, 2)), -HYPER_LIMIT, HYPER_LIMIT)
+    centre = np.rint(means)[:, None, None]
+    away = hyper - centre
+    whole = centre + np.sign(away) * np.floor(np.abs(away) + (0.5 - HYPER_DEAD_ZONE))
+    whole = np.clip(whole, -HYPER_LIMIT, HYPER_LIMIT).astype(np.int32)
+    return whole, np.rint(whole.mean((1, 2)) * MEAN_UNIT).astype(np.int8)

@@ -73,12 +73,14 @@ def parameters(
     return layer(f"{name}.mean", mixed), layer(f"{name}.scale", mixed)
 
 
-def synthesis(layer: LayerFunction, guide: Tensor, levels: Tensor) -> Tensor:
+def synthesis(layer: LayerFunction, base: Tensor, levels: Tensor) -> Tensor:
     """What to add to the latents; reaches 3 positions.
 
-    guide, levels: activations (B, 64 and 16, h + 6, w + 6).
+    base, levels: activations (B, 64 and 16, h + 6, w + 6). Through the base the
+    hyper-latents reach the picture too: what is wrong over large areas costs
+    less there than in every block's latents.
     """
-    features = layer("synthesis.0", torch.cat([levels, guide], 1))
+    features = layer("synthesis.0", torch.cat([levels, base], 1))
     return layer("synthesis.2", layer("synthesis.1", features))
 
 

@@ -103,8 +103,9 @@ def load_model(path: Path) -> Model:
         raise ModelError(f"{path}: cannot be read; install rawcodec again") from error
     try:
         return _model(load(data))
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path}: is no model ({error}); install rawcodec again") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        fault = " ".join(str(error).split())  # PyTorch's messages have several lines
+        raise ModelError(f"{path}: is no model ({fault}); install rawcodec again") from error
 
 
 def _model(arrays: dict[str, Tensor]) -> Model:

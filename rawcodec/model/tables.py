@@ -108,14 +108,13 @@ class Tables:
         """Bits of the residues -255..255, for the encoder's choice: float32 (64, 8, 511).
 
         Residues beyond a table cost what its escape does, and a bit for each
-        doubling beyond; those of silent scales, infinity, but for 0.
+        doubling beyond; those of silent scales, nothing: they are not coded.
         """
         widest = HALVES[-1]
-        result = np.full((SCALES, MEAN_UNIT, 2 * widest + 1), np.inf, np.float32)
+        result = np.zeros((SCALES, MEAN_UNIT, 2 * widest + 1), np.float32)
         residues = np.arange(-widest, widest + 1)
         for scale, size in enumerate(self.sizes):
             if size == SILENT:
-                result[scale, :, widest] = 0
                 continue
             half = HALVES[size]
             rows = np.array([self.rows[row] for row in self._row[scale]])

@@ -1,0 +1,648 @@
+"""examples/train: training computes what the codec will, and runs go on where they stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # ``examples`` is not installed
+
+from examples.train import data, export, fit  # noqa: E402
+from examples.train.__main__ import main  # noqa: E402
+from examples.train.model import TrainingCodec, bits_of, levels, log_scale  # noqa: E402
+from rawcodec import weights  # noqa: E402
+from rawcodec.model import latents, network  # noqa: E402
+from rawcodec.model.config import (  # noqa: E402
+    GROUPS,
+    HYPER,
+    HYPER_LIMIT,
+    LAYERS,
+    PASSES,
+    RATES,
+    SCALES,
+    TRUNK_MARGIN,
+)
+from rawcodec.model.inputs import inverse  # noqa: E402
+from rawcodec.model.kernels import FloatKernel, Weights  # noqa: E402
+from rawcodec.model.latents import PlaneCodec, Runner  # noqa: E402
+from rawcodec.model.store import SUM_LIMIT, Model, load_model  # noqa: E402
+from rawcodec.model.tables import HALVES, SILENT, TOTAL, Tables  # noqa: E402
+from rawcodec.model.view import PlaneView  # noqa: E402
+from rawcodec.sensor import Sensor  # noqa: E402
+from rawcodec.tone.table import compand  # noqa: E402
+
+EXPONENT = 0.8125
+UNIT = 32
+RGGB = np.array([[0, 1], [1, 2]], np.uint8)
+XTRANS = np.array(
+    [["RGB".index(c) for c in row] for row in ("GBGGRG", "RGRBGB", "GBGGRG", "GRGGBG", "BGBRGR")]
+    + [["RGB".index(c) for c in "GRGGBG"]],
+    np.uint8,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_algorithm():
+    """No Winograd, which is not exact, where PyTorch has NNPACK."""
+    with torch.backends.nnpack.flags(enabled=False):
+        yield
+
+
+def _codec(seed: int = 0) -> TrainingCodec:
+    """A codec with no parameter at its first value, which often is zero."""
+    torch.manual_seed(seed)
+    codec = TrainingCodec(EXPONENT)
+    with torch.no_grad():
+        for name, part in codec.named_parameters():
+            size = 0.1 * float(part.std()) if part.ndim == 4 else 0.2
+            if "analysis." in name:
+                size = 0.05 if name.startswith("hyper") else 0.02
+            part += size * torch.randn_like(part)
+        codec.hyper_analysis.last.bias += torch.linspace(-3, 3, HYPER)
+    return codec.eval()
+
+
+def _integers(name: str, y: torch.Tensor) -> torch.Tensor:
+    """A training layer's outputs as the integers that they stand for."""
+    scaled = y if LAYERS[name].out == "value" or name.endswith(".scale") else y * UNIT
+    assert torch.equal(scaled, scaled.round())
+    return scaled.to(torch.int32)
+
+
+# The layers
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_in_training_is_the_exported_one(name):
+    torch.manual_seed(1)
+    conv = _codec().layers[name]
+    arrays = export.integers(conv, name)
+    layer = LAYERS[name]
+    rates = (0, 7, 13, 32)
+    x = torch.randint(0, 128, (len(rates), layer.inputs, 8, 10)).to(torch.uint8)
+    with torch.no_grad():
+        ours = _integers(name, conv(x.float() / UNIT, torch.tensor(rates).float(), True))
+    assert ours.unique().numel() > 3
+    for number, rate in enumerate(rates):
+        bias = arrays["bias"][rate if layer.conditioned else 0]
+        kernel = FloatKernel(Weights(layer, arrays["weight"], arrays["shift"].long(), bias))
+        theirs = kernel(x[number : number + 1]).to(torch.int32)
+        assert torch.equal(ours[number : number + 1], theirs)
+
+
+def test_levels_are_those_of_the_codec():
+    z = torch.arange(1 - (1 << 15), 1 << 15)
+    ours = levels(z.float()) * UNIT
+    theirs = torch.from_numpy(latents._LEVELS[z.numpy().astype(np.int16).view(np.uint16)])
+    assert torch.equal(ours, theirs.float())
+
+
+# The whole codec
+
+
+class _Trace:
+    """What goes through the graph, in training as in the codec: both call ``network``."""
+
+    NAMES = ("guide_features", "hyper_features", "base_features", "parameters", "synthesis")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: dict[str, list] = {}
+        for name in self.NAMES:
+            monkeypatch.setattr(network, name, self._spy(name, getattr(network, name)))
+        walk = network.walk
+
+        def walked(coder, steps, known, parameters_of):
+            self.coder, self.steps = coder, steps
+            self.latents = walk(coder, steps, known, parameters_of)
+            return self.latents
+
+        monkeypatch.setattr(network, "walk", walked)
+
+    def _spy(self, name, function):
+        def called(layer, *arguments):
+            result = function(layer, *arguments)
+            self.seen.setdefault(name, []).append((arguments, result))
+            return result
+
+        return called
+
+    def results(self, name: str) -> list:
+        return [result for _, result in self.seen[name]]
+
+
+class _Given:
+    """A coder that has the latents already."""
+
+    def __init__(self, latents: torch.Tensor) -> None:
+        self.latents = latents
+
+    def code(self, number, here, mean, scale):
+        group = GROUPS[PASSES[number][0]]
+        return self.latents[:, group[0] : group[-1] + 1]
+
+
+def _scene(kind: str) -> tuple[PlaneView, np.ndarray | None, np.ndarray]:
+    """A plane of 64 x 48 sites, what the plane before was decoded to, and the raw."""
+    rng = np.random.default_rng(5)
+    height, width = 64, 48
+    y, x = np.mgrid[:height, :width]
+    waves = 0.5 + 0.4 * np.sin(y / 9 + np.arange(3)[:, None, None]) * np.cos(x / 7)
+    guide = np.clip(4080 * waves + rng.normal(0, 100, waves.shape), 0, 4080).astype(np.int16)
+    colours = {"bayer": RGGB, "xtrans": XTRANS, "linear": np.array([[0]], np.uint8)}[kind]
+    light = guide.mean(0) / 4080
+    tone = np.clip(46000 * light + rng.normal(0, 600, light.shape), 0, 46340).astype(np.uint16)
+    raw = np.clip(tone + rng.normal(0, 500, tone.shape), 0, 46340).astype(np.uint16)
+    reached = earlier = None
+    if kind == "xtrans":
+        reached = np.ones((height, width), bool)
+        reached[:7] = reached[:, -5:] = False
+    if kind == "linear":
+        earlier = rng.integers(-2000, 2000, (height, width)).astype(np.int32)
+    return PlaneView(guide, tone, colours, reached), earlier, raw
+
+
+def _batch(plane: PlaneView, earlier: np.ndarray | None, raw: np.ndarray):
+    """The same plane as a patch: its margins are the reflections that the codec pads with."""
+    margin = TRUNK_MARGIN
+    height, width = raw.shape
+
+    def padded(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, ((margin, margin), (margin, margin)), "reflect")
+
+    rows, columns = plane.colours.shape
+    y = (np.arange(height + 2 * margin) - margin) % rows
+    x = (np.arange(width + 2 * margin) - margin) % columns
+    missing = np.zeros(raw.shape, bool) if plane.reached is None else ~plane.reached
+    patch = {
+        "guide": np.stack([padded(part) for part in plane.guide]),
+        "tone": padded(plane.tone).astype(np.int32),
+        "mask": np.eye(3, dtype=np.uint8)[plane.colours[np.ix_(y, x)]].transpose(2, 0, 1),
+        "missing": padded(missing).astype(np.uint8),
+        "earlier": padded(np.zeros(raw.shape, np.int32) if earlier is None else earlier),
+        "raw": padded(raw).astype(np.float32),
+    }
+    return data.collate([patch])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[TrainingCodec, Model]:
+    """A codec in training, and what it is exported to."""
+    codec = _codec()
+    path = tmp_path_factory.mktemp("weights") / "m.safetensors"
+    export.export(codec, path)
+    return codec, load_model(path)
+
+
+@pytest.mark.parametrize("choosy", [False, True])
+@pytest.mark.parametrize(("kind", "rate"), [("bayer", 3), ("xtrans", 14), ("linear", 27)])
+def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, choosy):
+    codec, model = pair
+    plane, earlier, raw = _scene(kind)
+    monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
+
+    batch, rates = _batch(plane, earlier, raw), torch.tensor([float(rate)])
+    with torch.no_grad():
+        _, predicted = codec.look(lambda name, x: codec.layers[name](x, rates, True), batch)
+        ours = _Trace(monkeypatch)
+        parts = codec(batch, rates, exact=True, noisy=False, choosy=choosy)
+    monkeypatch.undo()
+    monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
+    z = ours.latents.round().to(torch.int16)
+    assert float((z - ours.latents).abs().max()) < 1e-5
+    ((activation,), _) = ours.seen["hyper_features"][0]
+    v = ((activation * UNIT - 64) / 4)[:, :, 1:-1, 1:-1].to(torch.int32)
+    assert z.any()
+    assert v.any()
+
+    theirs = _Trace(monkeypatch)
+    runtime = PlaneCodec(Runner(model, rate, "float32", "cpu"), plane, earlier)
+    unrounded, hyper = runtime.analyse(raw)
+    runtime.know(v)
+    given = z.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(runtime.code(_Given(given)), z)
+    decoded = runtime.synthesise(given)
+
+    # what the decoder computes: to the bit, the borders included
+    np.testing.assert_array_equal(predicted[0].numpy(), runtime.prediction)
+    assert (runtime.prediction != plane.tone).any()
+    for step in range(2):
+        assert torch.equal(ours.steps[step], theirs.steps[step].float())
+        assert ours.steps[step].any()
+    for name, layer in (
+        ("guide_features", "trunk.3"),
+        ("hyper_features", "hyper.1"),
+        ("base_features", "base"),
+        ("synthesis", "synthesis.2"),
+    ):
+        (mine,), (other,) = ours.results(name), theirs.results(name)
+        assert torch.equal(_integers(layer, mine), other.to(torch.int32)), name
+    both = zip(ours.results("parameters"), theirs.results("parameters"), strict=True)
+    for number, (mine, other) in enumerate(both):
+        for part, here, there in zip(("mean", "scale"), mine, other, strict=True):
+            integers = _integers(f"context.{number}.{part}", here)
+            assert torch.equal(integers, there.to(torch.int32)), (number, part)
+
+    # what only the encoder computes: nearly
+    wanted = ours.coder.latents
+    assert float((unrounded - wanted).abs().max()) < 0.02 * float(wanted.abs().max()) + 0.02
+    limit = HYPER_LIMIT
+    assert float((hyper.clamp(-limit, limit).round() - v).abs().max()) <= 1
+
+    # the picture that comes out; the codec's steps are integers
+    added = ours.results("synthesis")[0] / 32
+    base = 8192 * 2 ** (-rate / 4)
+    with torch.no_grad():
+        wanted_steps = base * codec.gains_at(rates)[:, :, None, None]
+        steps = model.steps[rate][None, :, None, None]
+        assert float((steps - wanted_steps).abs().max()) <= 0.51
+        before = codec.domain(predicted)[0]
+        expected = (before + inverse((z + added) * steps)[0] / 4).numpy()
+        wanted_picture = before + inverse((z + added) * wanted_steps)[0] / 4
+        error = codec.domain(torch.from_numpy(raw.astype(np.float32))) - wanted_picture
+    found = model.forward.astype(np.float32)[decoded]
+    inner = (expected > 100) & (expected < 57000)
+    assert inner.mean() > 0.8
+    assert np.abs(found - expected)[inner].max() < 4
+    assert float((error**2).mean()) == pytest.approx(float(parts["distortion"]) * base**2, rel=1e-3)
+
+
+# The export
+
+
+def test_the_tables_are_those_of_the_rate_that_training_counts():
+    sizes, frequencies = export.tables()
+    tables = Tables(sizes, frequencies)  # checks that every frequency is positive
+    assert all(row.sum() == TOTAL for row in tables.rows)
+    sigmas = export.scales()
+    assert sigmas[0] == pytest.approx(0.015)
+    assert sigmas[-1] == pytest.approx(0.015 * 2**13)
+    np.testing.assert_array_equal(sizes == SILENT, sigmas < 0.1)
+    spoken = np.flatnonzero(sizes != SILENT)
+    assert len(tables.rows) == 8 * len(spoken)
+    index = torch.arange(SCALES).float()
+    np.testing.assert_allclose(torch.exp2(log_scale(index)).numpy(), sigmas, rtol=1e-5)
+    for number, scale in enumerate(spoken):
+        half = HALVES[sizes[scale]]
+        for fraction in range(8):
+            row = tables.rows[8 * number + fraction][:-1]
+            peak = half + (1 if fraction == 8 else 0)
+            assert row[peak] == row.max()
+            assert (np.diff(row[: peak + 1]) >= 0).all()
+            assert (np.diff(row[peak:]) <= 0).all()
+            likely = np.flatnonzero(row > 64)
+            z = torch.from_numpy(likely - half).double()
+            mean, sigma = torch.tensor((fraction - 4) / 8), torch.tensor(sigmas[scale])
+            counted = bits_of(z, mean, sigma).numpy()
+            np.testing.assert_allclose(16 - np.log2(row[likely]), counted, atol=0.04)
+
+
+def _set(codec: TrainingCodec, name: str, part: str, value: float) -> None:
+    with torch.no_grad():
+        getattr(codec.layers[name], part).view(-1)[0] = value
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "complaint"),
+    [
+        ("bias", 1e5, f"{SUM_LIMIT} is the limit"),
+        ("bias", float(2**32), f"{SUM_LIMIT} is the limit"),  # 0 in the low 32 bits
+        ("bias", math.nan, "not finite"),
+        ("weight", math.inf, "not finite"),
+        ("rate", -1e5, f"{SUM_LIMIT} is the limit"),
+    ],
+)
+def test_what_cannot_be_certified_is_refused(tmp_path, part, value, complaint):
+    codec = _codec()
+    _set(codec, "base", part, value)
+    with pytest.raises(ValueError, match=f"^base: .*{complaint}"):
+        export.export(codec, tmp_path / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_weights_beside_a_large_bias_are_refused(tmp_path):
+    codec = _codec()
+    with torch.no_grad():
+        codec.layers["trunk.2"].weight[5] *= 1e-4
+        codec.layers["trunk.2"].bias[5] = 3
+    with pytest.raises(ValueError, match=r"^trunk\.2: sums may reach"):
+        export.export(codec, tmp_path / "m.safetensors")
+
+
+def test_large_weights_saturate_as_in_training():
+    conv = _codec().layers["trunk.1"]
+    with torch.no_grad():
+        conv.weight[3] *= 1e5
+    arrays = export.integers(conv, "trunk.1")
+    assert int(arrays["shift"][3]) == 0
+    x = torch.randint(0, 128, (1, 32, 5, 5)).to(torch.uint8)
+    kernel = FloatKernel(
+        Weights(LAYERS["trunk.1"], arrays["weight"], arrays["shift"].long(), arrays["bias"][0])
+    )
+    with torch.no_grad():
+        ours = conv(x.float() / UNIT, torch.zeros(1), True)
+    assert torch.equal(_integers("trunk.1", ours), kernel(x).to(torch.int32))
+
+
+def test_what_else_a_weights_file_may_not_hold_is_refused(tmp_path):
+    codec = _codec()
+    with torch.no_grad():
+        codec.gains[0, 0] = 12
+    with pytest.raises(ValueError, match=r"^steps is not as it should be"):
+        export.export(codec, tmp_path / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_weights_make_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        export.export(_codec(), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# The training
+
+
+def test_noise_comes_before_rounding_and_the_order_last():
+    phases = [fit.phase_of(n / 100) for n in range(101)]
+    assert phases[0].noisy
+    assert phases[0].rate_weight < 0.1
+    last = phases[-1]
+    assert (last.noisy, last.exact, last.choosy, last.ordered) == (False, True, True, True)
+    assert last.rate_weight == 1
+    for before, after in pairwise(phases):
+        assert before.noisy >= after.noisy
+        assert before.exact <= after.exact
+        assert before.choosy <= after.choosy
+        assert before.ordered <= after.ordered
+    begins = [next(n for n, p in enumerate(phases) if getattr(p, name)) for name in
+              ("choosy", "exact", "ordered")]  # fmt: skip
+    assert begins == sorted(begins)
+    assert begins[0] > next(n for n, p in enumerate(phases) if not p.noisy)
+    turns = [fit.phase_of(0.5, step).encoder for step in range(8)]
+    assert turns == [True, False, False, False] * 2
+    assert all(fit.phase_of(0.5, step).noisy == turns[step] for step in range(8))
+    assert not fit.phase_of(0.05, 4).encoder
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [fit.learning_rate(n / 1000, n, 1.0) for n in range(1001)]
+    top = int(np.argmax(rates))
+    assert 100 < top < 300
+    assert (np.diff(rates[:top]) > 0).all()
+    assert (np.diff(rates[top:]) <= 0).all()
+    assert rates[-1] == fit.LOWEST_RATE
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> Path:
+    """Frames made by hand: three of a Bayer sensor, one of a linear raw."""
+    folder = tmp_path_factory.mktemp("frames")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        linear = number == 3
+        shape = (100, 90, 3) if linear else (100, 90)
+        level = rng.random((100, 90))
+        guide = (4080 * np.stack([level**p for p in (0.5, 0.6, 0.7)])).astype(np.int16)
+        light = np.stack([level] * 3, 2) if linear else level
+        tone = (32768 * np.sqrt(light)).astype(np.uint16)
+        samples = np.clip(light * 3000 + rng.normal(100, 20, shape), 0, 4095).astype(np.uint16)
+        path = folder / f"frame-{number:05d}"
+        path.mkdir()
+        for name, array in (("guide", guide), ("tone", tone), ("samples", samples)):
+            np.save(path / f"{name}.npy", array)
+        if number == 2:
+            np.save(path / "reached.npy", level < 0.9)
+        cfa, black = ([], [100] * 3) if linear else (["RG", "GB"], [100] * 4)
+        meta = {"width": 90, "height": 100, "cfa": cfa, "black": black, "white": 3100}
+        meta |= {"seed": 1, "number": number, "tiles": [{"photo": f"{number % 2}.png"}]}
+        (path / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Small patches, and a clock that goes on by a second whenever it is read."""
+    seconds = iter(range(10**6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "PATCH", 16)
+        patch.setattr(fit, "HOLD_OUT", 1)
+        patch.setattr(fit, "VALIDATION_PATCHES", 2)
+        patch.setattr(fit, "LOG_STEPS", 1)
+        patch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+        yield
+
+
+def test_patches_hold_what_the_codec_sees(frames):
+    opened = data.open_frames(frames)
+    size = 64
+    for frame in opened:
+        patch = data.take_patch(frame, 3, 5, size, np.random.default_rng(2))
+        assert patch["mask"].shape == (3, size, size)
+        assert (patch["mask"].sum(0) == 1).all()
+        assert patch["guide"].shape == (3, size, size)
+        assert patch["tone"].shape == patch["raw"].shape == patch["earlier"].shape == (size, size)
+        assert patch["missing"].any() == (frame.reached is not None)
+    sensor = opened[0].sensor
+    samples = np.asarray(opened[0].samples)
+    ours = data.companded(samples, np.float32(100), sensor.white)
+    assert np.abs(ours - compand(sensor, samples)).max() <= 0.51
+
+
+def test_of_a_linear_frame_later_colours_know_the_one_before(frames):
+    frame = data.open_frames(frames)[3]
+    seen = set()
+    for seed in range(12):
+        patch = data.take_patch(frame, 0, 0, 64, np.random.default_rng(seed))
+        (colour,) = np.flatnonzero(patch["mask"].any((1, 2)))
+        assert patch["mask"][colour].all()
+        seen.add((int(colour), bool(patch["earlier"].any())))
+    assert {colour for colour, _ in seen} == {0, 1, 2}
+    assert (1, True) not in seen  # green is the first
+    assert {(0, True), (2, True)} & seen
+
+
+def test_what_is_wrong_with_frames_is_told(frames, tmp_path, small, monkeypatch):
+    settings = fit.Settings(minutes=1)
+    with pytest.raises(ValueError, match="has 0 frames"):
+        fit.train(tmp_path, tmp_path / "run", settings)
+    monkeypatch.setattr(data, "PATCH", 256)
+    with pytest.raises(ValueError, match="a frame of 100x90 sites is too small: 288"):
+        fit.train(frames, tmp_path / "run", settings)
+
+
+def test_a_run_goes_on_where_it_stopped(frames, tmp_path, small):
+    path = tmp_path / fit.CHECKPOINT
+    settings = fit.Settings(minutes=5 / 60, patches=1)
+    fit.train(frames, tmp_path, settings)
+    first = fit.read_checkpoint(path)
+    assert first["step"] > 1
+    assert first["spent"] >= 5
+
+    longer = fit.Settings(minutes=11 / 60, patches=1)
+    again = fit.Training(longer)
+    again.restore(path)
+    assert (again.step, again.spent) == (first["step"], first["spent"])
+    for name, array in again.codec.state_dict().items():
+        assert torch.equal(array, first["codec"][name]), name
+    for name, array in again.average.state_dict().items():
+        assert torch.equal(array, first["average"][name]), name
+    moments = again.optimiser.state_dict()["state"]
+    assert torch.equal(moments[0]["exp_avg"], first["optimiser"]["state"][0]["exp_avg"])
+
+    fit.train(frames, tmp_path, longer)
+    second = fit.read_checkpoint(path)
+    assert second["step"] > first["step"]
+    assert 11 <= second["spent"] < 16
+    assert [call["step"] for call in second["calls"]] == [0, first["step"]]
+    assert second["calls"][0]["data"] == {
+        "frames": 4,
+        "seeds": [1],
+        "sizes": [90],
+        "photographs": 2,
+    }
+    lines = fit.read_log(tmp_path / fit.LOG)
+    steps = [line["step"] for line in lines if "latent_bits" in line]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == second["step"]
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    assert sum("validation_bits" in line for line in lines) == 2
+
+    before = path.read_bytes()
+    fit.train(frames, tmp_path, longer)  # nothing is left to do
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match=r"was trained with exponent 0\.8125"):
+        fit.train(frames, tmp_path, fit.Settings(minutes=1, exponent=0.5))
+
+
+def test_steps_that_were_taken_again_count_once(tmp_path):
+    steps = (50, 100, 150, 100, 150)
+    lines = [json.dumps({"step": step, "n": n}) for n, step in enumerate(steps)]
+    (tmp_path / "log").write_text("\n".join(lines))
+    assert [line["n"] for line in fit.read_log(tmp_path / "log")] == [0, 1, 3, 4]
+
+
+def test_every_parameter_learns_to_the_end(frames, small):
+    training = fit.Training(fit.Settings(minutes=1))
+    training.codec.load_state_dict(_codec().state_dict())
+    batch = data.random_batch(data.open_frames(frames), 9, np.random.default_rng(0))
+    rates = torch.arange(0, RATES, 4).float()  # each anchor
+    learned: dict[bool, set[str]] = {}
+    for step in (0, 1):
+        phase = fit.phase_of(1.0, step)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fit, "rates_like", lambda batch: rates)
+            training.learn(batch, phase)
+        learned[phase.encoder] = {
+            name
+            for name, part in training.codec.named_parameters()
+            if part.grad is not None and part.grad.abs().amax() > 0
+        }
+        assert all(
+            torch.isfinite(part.grad).all()
+            for part in training.codec.parameters()
+            if part.grad is not None
+        )
+    names = {name for name, _ in training.codec.named_parameters()}
+    encoder = {name for name in names if name == "gains" or name.startswith("analysis.")}
+    assert learned[True] == encoder
+    # the first pass knows no latents, so that what it would make of them does not count
+    assert learned[False] == names - encoder - {"layers.layers.context_0_0.weight"}
+    assert "layers.layers.order.weight" in learned[False]
+
+
+# The commands
+
+
+def _run(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def run(frames, small, tmp_path_factory) -> Path:
+    """A run that was done at once."""
+    folder = tmp_path_factory.mktemp("run")
+    _run("fit", "--frames", frames, "--run", folder, "--minutes", 0.05, "--patches", 1)
+    return folder
+
+
+def test_a_run_becomes_a_model_in_the_manifest(run, frames, tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    out, manifest = folder / "m-1.safetensors", folder / weights.MANIFEST
+    manifest.write_text(json.dumps({"manifest_version": weights.MANIFEST_VERSION, "models": []}))
+    printed = json.loads(_run("export", "--run", run, "--out", out, "--id", "m-1"))
+    _run("export", "--run", run, "--out", out, "--id", "m-1", "--manifest", manifest)
+    assert json.loads(manifest.read_text())["models"] == [printed]
+
+    assert printed["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert printed["steps"] == fit.read_checkpoint(run / fit.CHECKPOINT)["step"]
+    assert [line.split()[3] for line in printed["trained_by"]] == ["pairs", "fit"]
+    assert "--frames 4 --seed 1 --size 90" in printed["trained_by"][0]
+    assert "--minutes 0.05 --patches 1 " in printed["trained_by"][1]
+    assert str(tmp_path) not in json.dumps(printed)
+    assert printed["data"].startswith("4 synthetic pairs")
+    assert len(printed["curve"]["db"]) == len(printed["curve"]["rates"])
+    monkeypatch.setattr(weights, "folder", lambda: folder)
+    (model,) = weights.models()
+    assert load_model(weights.require_model("m-1", model.hash)).steps.shape == (33, 16)
+
+    entry = printed | {"qualities": {"low": 1}, "steps": 0}
+    manifest.write_text(json.dumps({"about": "a", "models": [{"id": "m-0"}, entry]}))
+    export.insert(manifest, printed)
+    found = json.loads(manifest.read_text())
+    assert found == {"about": "a", "models": [{"id": "m-0"}, printed | {"qualities": {"low": 1}}]}
+
+
+def test_a_run_that_cannot_be_exported_says_why_in_one_line(run, tmp_path):
+    state = fit.read_checkpoint(run / fit.CHECKPOINT)
+    path = tmp_path / fit.CHECKPOINT
+    state["average"]["layers.layers.base.bias"][0] = 1e6
+    torch.save(state, path)
+    out = tmp_path / "m.safetensors"
+    arguments = ["export", "--run", str(tmp_path), "--out", str(out), "--id", "m-1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {path}: cannot be exported: base: sums may reach")
+    assert result.output.count("\n") == 1
+    assert not out.exists()
+
+    del state["calls"]
+    torch.save(state, path)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "give --trained-by and --data" in result.output
+
+    path.unlink()
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "there is no checkpoint" in result.output
+
+
+def test_a_run_is_measured(run, frames):
+    lines = _run("measure", "--run", run, "--frames", frames, "--patches", 3).splitlines()
+    assert [int(line.split()[0]) for line in lines[1:]] == list(range(0, 33, 4))
+    decibels = [float(line.split()[2]) for line in lines[1:]]
+    assert decibels[-1] > decibels[0]
+
+
+def test_a_run_is_drawn(run, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra benchmark, is not there")
+    _run("curves", "--run", run, "--out", tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_frames_are_described_by_what_made_them(frames):
+    sensor = data.open_frames(frames)[0].sensor
+    assert sensor == Sensor(90, 100, ("RG", "GB"), (100,) * 4, 3100)
