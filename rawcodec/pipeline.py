@@ -91,8 +91,6 @@ def encode_photo(
     """
     model = quality_model(quality)
     check_device(device)
-    if model is not None:
-        _load_early()
     raw = read_raw(raw_path)
     jpeg = read_jpeg(jpeg_path)
     sensor = raw.mosaic.sensor
@@ -101,6 +99,8 @@ def encode_photo(
     except AlignmentError as error:
         raise AlignmentError(f"{jpeg_path}: {error}") from error
 
+    if model is not None:
+        _load_early()
     view = _view(alignment, sensor, jpeg)
 
     def pack(tone: Tone, head: bytes) -> bytes:
@@ -146,14 +146,14 @@ def decode_photo(
         chunks = {chunk.type: chunk.payload for chunk in container.read(sidecar)}
         header = Header.unpack(chunks["HEAD"])
         _check_layers(header, chunks)
-        if header.model:
-            _load_early()
         colour_tags = tags.unpack_tags(chunks["tags"]) if "tags" in chunks else ()
     except SidecarError as error:
         raise type(error)(f"{name}: {error}") from error
 
     jpeg = read_jpeg(jpeg_path)
     _check_jpeg(jpeg_path, jpeg, header)
+    if header.model:
+        _load_early()
     try:
         view, layers = _unpack_layers(header, chunks, jpeg, device)
         samples = reconstruct(header.sensor, view, layers)
@@ -257,7 +257,10 @@ def check_device(device: str) -> None:
 
 
 def _load_early() -> None:
-    """Start to load the learned layer's packages: it takes a second or two, beside other work."""
+    """Start to load the learned layer's packages: it takes a second or two, beside other work.
+
+    Once the inputs are known to be right, so that refusing wrong ones stays quick.
+    """
     threading.Thread(
         target=importlib.import_module, args=("rawcodec.learned",), daemon=True
     ).start()

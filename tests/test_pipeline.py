@@ -581,7 +581,8 @@ def test_golden_sidecars_decode_to_what_they_always_did(name: str):
     golden = GOLDEN[name]
     path = HERE / "golden" / f"{name}.rmeta"
     assert path.stat().st_size == golden["bytes"]
-    assert golden["bytes"] <= SIZE_LIMIT
+    if rawcodec.inspect(path).quality == "tone":
+        assert golden["bytes"] <= SIZE_LIMIT
     mosaic = rawcodec.decode(HERE / "golden" / golden["jpeg"], path)
     assert mosaic.digest().hex() == golden["mosaic_digest"]
 
@@ -596,13 +597,18 @@ BAD: dict[str, tuple[type[RawcodecError], str]] = {
     "flipped-bit": (CorruptSidecarError, "CRC-32"),
     "appended": (CorruptSidecarError, "1 bytes follow"),
     "newer-format": (VersionError, "newer"),
-    "model": (CorruptSidecarError, "has no latents for its model"),
+    "model": (ModelError, "needs the model latent-0 .*not installed"),
+    "no-latents": (CorruptSidecarError, "has no latents for its model"),
     "orientation": (CorruptSidecarError, "orientation 9"),
     "scale": (CorruptSidecarError, "scale"),
     "tone-head": (CorruptSidecarError, "10 bytes"),
     "tone-step": (CorruptSidecarError, "step"),
     "tone-cut": (CorruptSidecarError, "entropy-coded"),
     "tone-other": (RawcodecError, "sidecar again"),
+    "latents-head": (CorruptSidecarError, "fewer than their head"),
+    "latents-rate": (CorruptSidecarError, "the rate 33"),
+    "latents-cut": (CorruptSidecarError, "sidecar again"),
+    "latents-other": (RawcodecError, "sidecar again"),
     "digest": (DigestError, "not what was encoded"),
 }
 

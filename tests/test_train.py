@@ -392,6 +392,7 @@ def test_noise_comes_before_rounding_and_the_order_last():
     assert turns == [True, False, False, False] * 2
     assert all(fit.phase_of(0.5, step).noisy == turns[step] for step in range(8))
     assert not fit.phase_of(0.05, 4).encoder
+    assert not fit.phase_of(1.0, 4).encoder
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -537,8 +538,11 @@ def test_every_parameter_learns_to_the_end(frames, small):
     batch = data.random_batch(data.open_frames(frames), 9, np.random.default_rng(0))
     rates = torch.arange(0, RATES, 4).float()  # each anchor
     learned: dict[bool, set[str]] = {}
-    for step in (0, 1):
-        phase = fit.phase_of(1.0, step)
+    for progress, step in ((0.7, 0), (1.0, 1)):
+        phase = fit.phase_of(progress, step)
+        assert phase.exact
+        assert phase.choosy
+        assert phase.ordered
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fit, "rates_like", lambda batch: rates)
             training.learn(batch, phase)

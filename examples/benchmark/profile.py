@@ -18,7 +18,7 @@ from .stages import STAGES
 COMMAND = "python -m examples.benchmark profile"
 
 QUALITY = "medium"
-TIMES = 3
+TIMES = 1
 """Runs of each measurement, of which the median is shown."""
 
 LEARNED = (
@@ -39,7 +39,7 @@ PAPER = 165.0, 218.0
 
 @dataclass(frozen=True)
 class Profile:
-    """A pair at one quality: seconds of each stage, inside one process each, and as a user sees it."""
+    """A pair at one quality: seconds of each stage, and whole programs as a user runs them."""
 
     quality: str
     encode: dict[str, float]

@@ -27,6 +27,9 @@ from .process import Run, run
 
 COMMAND = "python -m examples.benchmark quality"
 
+CLASSICAL = "classical.json"
+"""Where the classical coding's points are kept: they take longer than all the rest."""
+
 ENCODE_LIMIT, DECODE_LIMIT, MEMORY_LIMIT = 12.0, 5.0, 1500.0
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Bits per site that the table of the classical coding shows."""
@@ -102,17 +105,9 @@ def run_all(
             if quality == "tone":
                 prediction = samples
         _progress(f"{pair.name}: tone + JPEG 2000")
-        tone_bpp = coded["tone"].info.bpp
-        compared = classical.compare(mosaic, prediction, tone_bpp)
-        variant = classical.best(compared)
-        rates = [one.info.bpp for name, one in coded.items() if name != "tone"]
-        curve = classical.curve(
-            mosaic,
-            prediction,
-            tone_bpp,
-            variant,
-            lowest=min([classical.LOWEST, *rates]),
-            highest=max([classical.HIGHEST, *rates]),
+        kept = classical.Kept(out / CLASSICAL)
+        compared, variant, curve = kept.measure(
+            pair.name, mosaic, prediction, coded["tone"].info.bpp
         )
         measured.append(Measured(pair, coded, compared, variant, curve))
     write(measured, out)

@@ -107,7 +107,7 @@ def _finish(
     unit: str,
     logarithmic: bool = False,
 ) -> None:
-    axes.set_title(title, loc="left", fontsize=11, pad=18 if begins else 6)
+    axes.set_title(title, loc="left", fontsize=11, pad=28 if begins else 6)
     axes.set_ylabel(unit)
     if logarithmic and axes.lines:
         axes.set_yscale("log")
@@ -120,13 +120,13 @@ def _finish(
 
 def _mark(axes: Axes, begins: Sequence[tuple[int, str]], named: bool) -> None:
     """Vertical lines where phases begin."""
-    for step, name in begins:
+    for number, (step, name) in enumerate(begins):
         axes.axvline(step, color="#777777", lw=0.8, ls=":")
         if named:
             axes.annotate(
                 name,
                 (step, 1),
-                (2, 3),
+                (2, 3 + 10 * (number % 2)),  # two lines, for phases that are short
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 fontsize=8,

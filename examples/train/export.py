@@ -33,7 +33,7 @@ of them is anything but zero; leaving them out saves the time of coding them.
 
 LICENCE = "Apache-2.0"
 
-QUALITIES = {"low": 9, "medium": 13, "high": 17, "max": 21}
+QUALITIES = {"low": 16, "medium": 18, "high": 20, "max": 23}
 """The rates of a model's qualities, where the manifest does not have it yet."""
 
 _INT32_MAX = 2**31 - 1

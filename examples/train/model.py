@@ -276,15 +276,17 @@ class TrainingCodec(nn.Module):
     def _hyper(self, y: Tensor, rate: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
         """The hyper-latents of latents (B, 16, h, w): (B, 8, h/4, w/4), and their bits: (B,)."""
         v = self.hyper_analysis(y.detach() + (y - y.detach()) * _HYPER_GRADIENT, rate).float()
-        with torch.no_grad():
-            middle = (v.mean((2, 3), keepdim=True) * MEAN_UNIT).round() / MEAN_UNIT
+        centre = v.detach().mean((2, 3), keepdim=True).round()
         if noisy:
+            middle = centre
             v = v + torch.rand_like(v) - 0.5
         else:
-            centre = middle.round()
+            # as the encoder does; a mean that lies between integers would make both free
             away = v.detach() - centre
             reached = (away.abs() + (0.5 - HYPER_DEAD_ZONE)).floor()
-            v = v + (centre + torch.sign(away) * reached - v).detach()
+            whole = (centre + torch.sign(away) * reached).clamp(-HYPER_LIMIT, HYPER_LIMIT)
+            middle = (whole.mean((2, 3), keepdim=True) * MEAN_UNIT).round() / MEAN_UNIT
+            v = v + (whole - v).detach()
         v = ste_clamp(v, -HYPER_LIMIT, HYPER_LIMIT)
         sigma = torch.exp2(log_scale(self.hyper_scales_at(rate)))[:, :, None, None]
         return v, bits_of(v, middle, sigma.expand_as(v)).sum((1, 2, 3))

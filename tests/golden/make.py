@@ -29,20 +29,22 @@ BAD = FOLDER.parent / "bad"
 TABLE = FOLDER / "golden.json"
 
 PAIRS = {
-    "photo": ("../../examples/photo.dng", "../../examples/photo.jpg"),
-    "xtrans": ("xtrans.dng", "xtrans.jpg"),
+    "photo": ("../../examples/photo.dng", "../../examples/photo.jpg", "tone"),
+    "photo-medium": ("../../examples/photo.dng", "../../examples/photo.jpg", "medium"),
+    "xtrans": ("xtrans.dng", "xtrans.jpg", "tone"),
+    "xtrans-max": ("xtrans.dng", "xtrans.jpg", "max"),
 }
-"""Raw and JPEG of each golden sidecar, relative to this folder."""
+"""Raw and JPEG of each golden sidecar, relative to this folder, and its quality."""
 
 
 def make_golden(force: bool) -> None:
     """Encode the pairs and write down what they decode to."""
     table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    for name, (raw, jpeg) in PAIRS.items():
+    for name, (raw, jpeg, quality) in PAIRS.items():
         path = FOLDER / f"{name}.rmeta"
         if path.exists() and not force:
             continue
-        data = rawcodec.encode(FOLDER / raw, FOLDER / jpeg)
+        data = rawcodec.encode(FOLDER / raw, FOLDER / jpeg, quality=quality)
         path.write_bytes(data)
         digest = rawcodec.inspect(data).mosaic_digest
         table[name] = {"jpeg": jpeg, "bytes": len(data), "mosaic_digest": digest}
@@ -58,12 +60,20 @@ def make_bad(force: bool) -> None:
     model = dataclasses.replace(
         header, quality="medium", model="latent-0", model_hash=bytes(range(16))
     )
+    unknown = dict(chunks, HEAD=Chunk("HEAD", model.pack()), LATN=Chunk("LATN", bytes(64)))
 
     def rebuilt(kind: str, payload: bytes) -> bytes:
         """A sidecar with one payload replaced, its checksums right."""
         return container.write(
             Chunk(kind, payload) if chunk.type == kind else chunk for chunk in chunks.values()
         )
+
+    learned = {c.type: c for c in container.read((FOLDER / "xtrans-max.rmeta").read_bytes())}
+    latents = learned["LATN"].payload
+
+    def relearned(payload: bytes) -> bytes:
+        """A sidecar with other latents, its checksums right."""
+        return container.write(dict(learned, LATN=Chunk("LATN", payload)).values())
 
     middle = len(good) // 2
     files = {
@@ -75,13 +85,18 @@ def make_bad(force: bool) -> None:
         "flipped-bit": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
         "appended": good + b"\n",
         "newer-format": good[:8] + (container.FORMAT_VERSION + 1).to_bytes(2, "little") + good[10:],
-        "model": rebuilt("HEAD", model.pack()),
+        "model": container.write(unknown[kind] for kind in container.KNOWN if kind in unknown),
+        "no-latents": rebuilt("HEAD", model.pack()),
         "orientation": rebuilt("ALGN", b"\x09" + alignment[1:]),
         "scale": rebuilt("ALGN", alignment[:1] + bytes(4) + alignment[5:]),
         "tone-head": rebuilt("TONE", tone[:10]),
         "tone-step": rebuilt("TONE", tone[:10] + bytes(2) + tone[12:]),
         "tone-cut": rebuilt("TONE", tone[:-8]),
         "tone-other": rebuilt("TONE", tone[:40] + bytes([tone[40] ^ 1]) + tone[41:]),
+        "latents-head": relearned(latents[:8]),
+        "latents-rate": relearned(b"\x21" + latents[1:]),
+        "latents-cut": relearned(latents[:-8]),
+        "latents-other": relearned(latents[:60] + bytes([latents[60] ^ 1]) + latents[61:]),
         "digest": rebuilt("HEAD", dataclasses.replace(header, mosaic_digest=bytes(16)).pack()),
     }
     for name, data in files.items():
