@@ -114,7 +114,7 @@ def encode_photo(
         from .learned import LatentEncoder, runner, use_threads
 
         use_threads(thread_count())
-        path = weights.require_model(model.id, model.hash)
+        path = weights.installed_model(model)
         run = runner(path, model.qualities[quality], device)
         raws = compand(sensor, raw.mosaic.samples)
         learned = LatentEncoder(run, [raws[index] for index in _coded_planes(sensor)])

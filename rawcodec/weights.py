@@ -88,6 +88,17 @@ def require_model(model_id: str, sha256_prefix16: bytes) -> Path:
     return path
 
 
+def installed_model(model: Model) -> Path:
+    """The file of a model of the manifest, to write new sidecars with.
+
+    Raises ModelError, with the file's name in front, if it is missing or altered.
+    """
+    try:
+        return require_model(model.id, model.hash)
+    except ModelError as error:
+        raise ModelError(f"{folder() / model.file}: {error}") from error
+
+
 def _model(entry: dict[str, Any]) -> Model:
     qualities = {str(name): int(rate) for name, rate in entry["qualities"].items()}
     model = Model(str(entry["id"]), str(entry["file"]), str(entry["sha256"]), qualities)

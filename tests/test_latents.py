@@ -407,7 +407,7 @@ def test_bytes_are_those_of_the_theory(shipped: Model) -> None:
 
 
 def test_costs_are_those_of_the_coder(shipped: Model) -> None:
-    """What the encoder's choice reckons with: exact within the tables, near beyond them."""
+    """What the encoder's choice reckons with, within the tables and beyond them."""
     cost = shipped.tables.cost()
     for scale in range(SCALES):
         size = shipped.tables.sizes[scale]
@@ -417,12 +417,12 @@ def test_costs_are_those_of_the_coder(shipped: Model) -> None:
             if size == SILENT:
                 assert not row.any()  # nothing is coded
                 continue
-            for residue in {0, 1, -1, HALVES[size], -HALVES[size], HALVES[size] + 1, 200, -255}:
+            half = HALVES[size]
+            for residue in {0, 1, -1, half, -half, min(half + 1, 255), 200, -255}:
                 meter = RateMeter()
                 given = np.array([residue])
                 shipped.tables.code(meter, given, mean, np.array([scale], np.uint8))
-                slack = 1e-4 if abs(residue) <= HALVES[size] else 1.01
-                assert row[255 + residue] == pytest.approx(meter.bits, abs=slack)
+                assert row[255 + residue] == pytest.approx(meter.bits, abs=1e-3)
 
 
 def test_tables_that_do_not_fit_are_refused() -> None:

@@ -53,7 +53,8 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
         "import rawcodec.weights as w\n"
         "print(w.__file__, w.folder())\n"  # the module, not the folder of its name
         "from rawcodec.model.store import load_model\n"
-        "print(*[(m.id, load_model(w.require_model(m.id, m.hash)).steps.shape) for m in w.models()])"
+        "models = [load_model(w.require_model(m.id, m.hash)) for m in w.models()]\n"
+        "print(*[(m.id, model.steps.shape) for m, model in zip(w.models(), models)])"
     )
     # -I leaves out the working directory and PYTHONPATH.
     done = subprocess.run(

@@ -121,6 +121,6 @@ class Tables:
             bits = 16 - np.log2(rows)
             result[scale, :, widest - half : widest + half + 1] = bits[:, :-1]
             outside = np.abs(residues) > half
-            beyond = 2 * np.log2(np.maximum(np.abs(residues) - half, 1)) + 2
+            beyond = 2 * np.floor(np.log2(np.maximum(np.abs(residues) - half, 1))) + 2
             result[scale][:, outside] = bits[:, -1:] + beyond[outside]
         return result
