@@ -357,7 +357,7 @@ def test_damage_behind_right_checksums_is_refused(tiny: Pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("pair", ["tiny", "learnt"])
 def test_more_damage_behind_right_checksums_is_refused(
     request: pytest.FixtureRequest, pair: str, seed: int
