@@ -75,10 +75,14 @@ class Refiner(Protocol):
 
 @dataclass(frozen=True)
 class Layers:
-    """What the mosaic is rebuilt from, beside the JPEG."""
+    """What the mosaic is rebuilt from, beside the JPEG.
+
+    learned: gives the learned layer, if there is one; called after the tone layer, so that
+    what it needs can be loaded meanwhile.
+    """
 
     tone: Tone
-    learned: Refiner | None = None
+    learned: Callable[[], Refiner] | None = None
 
 
 def encode_photo(
@@ -92,6 +96,8 @@ def encode_photo(
     model = quality_model(quality)
     check_device(device)
     raw = read_raw(raw_path)
+    if model is not None:
+        _load_early()
     jpeg = read_jpeg(jpeg_path)
     sensor = raw.mosaic.sensor
     try:
@@ -99,8 +105,6 @@ def encode_photo(
     except AlignmentError as error:
         raise AlignmentError(f"{jpeg_path}: {error}") from error
 
-    if model is not None:
-        _load_early()
     view = _view(alignment, sensor, jpeg)
 
     def pack(tone: Tone, head: bytes) -> bytes:
@@ -109,7 +113,7 @@ def encode_photo(
         return head + encoder.finish()
 
     tone, payload = fit_tone(raw.mosaic, view.guide.band, view.reached, pack)
-    learned = None
+    layers, learned = Layers(tone), None
     if model is not None:
         from .learned import LatentEncoder, runner, use_threads
 
@@ -117,8 +121,9 @@ def encode_photo(
         path = weights.installed_model(model)
         run = runner(path, model.qualities[quality], device)
         raws = compand(sensor, raw.mosaic.samples)
-        learned = LatentEncoder(run, [raws[index] for index in _coded_planes(sensor)])
-    samples = reconstruct(sensor, view, Layers(tone, learned))
+        learned = encoder = LatentEncoder(run, [raws[index] for index in _coded_planes(sensor)])
+        layers = Layers(tone, lambda: encoder)
+    samples = reconstruct(sensor, view, layers)
     header = _header(raw, jpeg, samples, quality, model)
     return container.write(
         [
@@ -150,10 +155,10 @@ def decode_photo(
     except SidecarError as error:
         raise type(error)(f"{name}: {error}") from error
 
-    jpeg = read_jpeg(jpeg_path)
-    _check_jpeg(jpeg_path, jpeg, header)
     if header.model:
         _load_early()
+    jpeg = read_jpeg(jpeg_path)
+    _check_jpeg(jpeg_path, jpeg, header)
     try:
         view, layers = _unpack_layers(header, chunks, jpeg, device)
         samples = reconstruct(header.sensor, view, layers)
@@ -201,7 +206,7 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
             PlaneView(seen, values[index], _colours(sensor, index), view.reached)
             for index in indices
         ]
-        for index, better in zip(indices, layers.learned.refine(planes), strict=True):
+        for index, better in zip(indices, layers.learned().refine(planes), strict=True):
             values[index] = better
         _run_all(expand, bands)
     return samples
@@ -259,7 +264,7 @@ def check_device(device: str) -> None:
 def _load_early() -> None:
     """Start to load the learned layer's packages: it takes a second or two, beside other work.
 
-    Once the inputs are known to be right, so that refusing wrong ones stays quick.
+    Once the first input is known to be right, so that refusing most wrong ones stays quick.
     """
     threading.Thread(
         target=importlib.import_module, args=("rawcodec.learned",), daemon=True
@@ -312,18 +317,25 @@ def _unpack_layers(
         decoder = Decoder(coded)
         tone = coding.code(decoder, sensor, view.reached, head, None)
         decoder.finish()
-        if not header.model:
-            return view, Layers(tone)
+    except ValueError as error:
+        raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
+    if not header.model:
+        return view, Layers(tone)
+    return view, Layers(tone, lambda: _latent_decoder(header, chunks["LATN"], device))
 
-        from .learned import LatentDecoder, runner, use_threads
-        from .model.layer import LayerHead
 
-        latents, coded = LayerHead.unpack(chunks["LATN"], len(_coded_planes(sensor)))
+def _latent_decoder(header: Header, payload: bytes, device: str) -> Refiner:
+    """What decodes the learned layer; SidecarError for a damaged one, or a missing model."""
+    from .learned import LatentDecoder, runner, use_threads
+    from .model.layer import LayerHead
+
+    try:
+        head, coded = LayerHead.unpack(payload, len(_coded_planes(header.sensor)))
     except ValueError as error:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
     use_threads(thread_count())
     path = weights.require_model(header.model, header.model_hash)
-    return view, Layers(tone, LatentDecoder(runner(path, latents.rate, device), latents, coded))
+    return LatentDecoder(runner(path, head.rate, device), head, coded)
 
 
 def _header(

@@ -741,23 +741,30 @@ def network() -> dict[str, Layer]:
         "hyper.0": Layer(8, 32, 3, 1, 0, 127, True),
         "hyper.1": Layer(32, 256, 1, 1, 0, 127, False),
         "base": Layer(80, 64, 3, 1, 0, 127, True),
-        "order": Layer(64, 2, 1, 1, -32767, 32767, False),
-        "synthesis.0": Layer(80, 64, 3, 1, 0, 127, True),
-        "synthesis.1": Layer(64, 64, 3, 1, 0, 127, False),
-        "synthesis.2": Layer(64, 16, 3, 1, -1023, 1023, False),
+        "up": Layer(64, 96, 1, 1, 0, 127, False),
+        "detail": Layer(56, 32, 1, 1, 0, 127, True),
+        "order": Layer(32, 2, 1, 1, -32767, 32767, False),
+        "synthesis.0": Layer(36, 32, 3, 1, 0, 127, True),
+        "synthesis.1": Layer(32, 32, 3, 1, 0, 127, False),
+        "synthesis.2": Layer(32, 4, 3, 1, -1023, 1023, False),
     }
-    for n, c in enumerate((4, 4, 12, 12)):
+    for n in range(4):
+        outputs = 2 if n == 3 else 1
+        if n > 0:
+            layers[f"context.{n}.0"] = Layer(9, 32, 5, 1, 0, 127, False)
         layers |= {
-            f"context.{n}.0": Layer(16, 48, 5, 1, 0, 127, False),
-            f"context.{n}.1": Layer(112, 64, 1, 1, 0, 127, True),
-            f"context.{n}.2": Layer(64, 64, 1, 1, 0, 127, False),
-            f"context.{n}.mean": Layer(64, c, 1, 1, -1023, 1023, False),
-            f"context.{n}.scale": Layer(64, c, 1, 1, 0, 63, True),
+            f"context.{n}.1": Layer(64 if n > 0 else 32, 32, 1, 1, 0, 127, True),
+            f"context.{n}.2": Layer(32, 32, 1, 1, 0, 127, False),
+            f"context.{n}.mean": Layer(32, outputs, 1, 1, -1023, 1023, False),
+            f"context.{n}.scale": Layer(32, outputs, 1, 1, 0, 63, True),
         }
     return layers
 
 
-PASSES = ((range(4), 0), (range(4), 1), (range(4, 16), 0), (range(4, 16), 1))
+# Channels, and the steps of the quads.
+PASSES = (((0,), (0,)), ((0,), (1,)), ((3,), (0, 1)), ((1, 2), (0, 1)))
+
+SHIFTS = [300, 500, 800, 1300, 2200, 3600, 6000, 36135, 6000, 3600, 2200, 1300, 800, 500, 300, 1]
 
 
 class Latents:
@@ -774,11 +781,12 @@ class Latents:
         self.means = [means[8 * p : 8 * p + 8] for p in range(len(self.planes))]
         self.values = payload[start:]
 
-        # Of the grid: rows and columns of blocks.
-        self.rows = 4 * ((head.height + 15) // 16)
-        self.columns = 4 * ((head.width + 15) // 16)
+        # Of the grid: rows and columns of quads.
+        self.rows = 8 * ((head.height + 15) // 16)
+        self.columns = 8 * ((head.width + 15) // 16)
         self.z: list[np.ndarray] = []
         self.steps: list[np.ndarray] = []
+        self.shifts: list[list[int]] = []
 
     def refined(
         self, model: Model, seen: np.ndarray, values: np.ndarray, reached: np.ndarray
@@ -835,7 +843,7 @@ class Latents:
         """What the latents make of a plane's values; `colour` is that of all sites, if given."""
         height, width = values.shape
         rows, columns = self.rows, self.columns
-        y, x = np.arange(-16, 4 * rows + 16), np.arange(-16, 4 * columns + 16)
+        y, x = np.arange(-16, 2 * rows + 16), np.arange(-16, 2 * columns + 16)
         if colour is None:
             cells = np.array(self.head.cells).reshape(self.head.cfa_rows, self.head.cfa_columns)
             colours = cells[np.ix_(y % self.head.cfa_rows, x % self.head.cfa_columns)]
@@ -857,31 +865,36 @@ class Latents:
 
         v = self.hyper_latents(means)
         hyper = self.layer("hyper.1", self.layer("hyper.0", beyond(64 + 4 * v, 1, 64)))
-        features = np.zeros((16, rows, columns), np.int64)
-        for c, i, j in product(range(16), range(4), range(4)):
-            features[c, i::4, j::4] = hyper[16 * c + 4 * i + j]
+        features = rearranged(hyper, 4)
         base = self.layer("base", np.concatenate([guide, beyond(features, 1, 0)]))
+        up = rearranged(self.layer("up", base), 2)
+        detail = self.layer("detail", np.concatenate([inner(trunk, 6), up]))
 
-        scores = self.layer("order", base)
+        scores = self.layer("order", detail)
         pattern = self.model.arrays["pattern"].astype(np.int64)
         scores += pattern[:, np.arange(rows)[:, None] % 64, np.arange(columns) % 64]
         step = np.where(scores[1] > scores[0], 1, 0)
 
-        z = self.latents(base, step)
+        z = self.latents(detail, step)
         self.z.append(z)
         self.steps.append(step)
 
-        known = np.concatenate([beyond(levels(z), 3, 64), beyond(base, 3, 0)])
+        known = np.concatenate([beyond(levels(z), 3, 64), beyond(detail, 3, 0)])
         added = self.layer("synthesis.0", known)
         added = self.layer("synthesis.2", self.layer("synthesis.1", added))
-        q = self.model.arrays["steps"][self.rate].astype(np.int64)[:, None, None]
-        d = np.clip(z * q + added * q // 32, -(2**20), 2**20)
-        residual = (to_sites(d) + 2) // 4
-        r = self.model.arrays["forward"].astype(np.int64)[p] + residual[:height, :width]
-        return self.model.arrays["back"].astype(np.int64)[np.clip(r, 0, 65535)]
+        q = self.model.arrays["steps"][self.rate].astype(np.int64)
+        forward, back = (self.model.arrays[name].astype(np.int64) for name in ("forward", "back"))
+        better = np.zeros_like(values)
+        for k in range(4):
+            d = z[k] * q[k] + added[k] * q[k] // 32
+            here = np.s_[k // 2 : height : 2, k % 2 : width : 2]
+            r = forward[p[here]]
+            r += d[: r.shape[0], : r.shape[1]]
+            better[here] = back[np.clip(r, 0, 65535)]
+        return better
 
     def hyper_latents(self, means: tuple[int, ...]) -> np.ndarray:
-        shape = 8, self.rows // 4, self.columns // 4
+        shape = 8, self.rows // 8, self.columns // 8
         blocks = shape[1] * shape[2]
         scales = self.model.arrays["hyper_scale"][self.rate].tolist()
         v = self.call(
@@ -891,27 +904,42 @@ class Latents:
         require(max(map(abs, v)) <= 15, "E19")
         return np.array(v).reshape(shape)
 
-    def latents(self, base: np.ndarray, step: np.ndarray) -> np.ndarray:
-        z = np.zeros((16, self.rows, self.columns), np.int64)
-        for n, (channels, its_step) in enumerate(PASSES):
-            context = self.layer(f"context.{n}.0", beyond(levels(z), 2, 64))
-            context = self.layer(f"context.{n}.1", np.concatenate([context, base]))
+    def latents(self, detail: np.ndarray, step: np.ndarray) -> np.ndarray:
+        z = np.zeros((4, self.rows, self.columns), np.int64)
+        for n, (channels, its_steps) in enumerate(PASSES):
+            shifts = self.decoder.call([SHIFTS], [0] * 16)
+            require(max(map(abs, shifts)) <= 7, "E19")
+            self.shifts.append(shifts)
+
+            context = detail
+            if n > 0:
+                known = self.layer(f"context.{n}.0", known_latents(z, step))
+                context = np.concatenate([known, detail])
+            context = self.layer(f"context.{n}.1", context)
             context = self.layer(f"context.{n}.2", context)
             mean = self.layer(f"context.{n}.mean", context)
             scale = self.layer(f"context.{n}.scale", context)
             places = [
                 (c, y, x)
                 for y, x in product(range(self.rows), range(self.columns))
-                if step[y, x] == its_step
-                for c in range(len(channels))
+                if step[y, x] in its_steps
+                for c in channels
             ]
-            decoded = self.call(
-                [int(mean[place]) for place in places], [int(scale[place]) for place in places]
-            )
-            for (c, y, x), latent in zip(places, decoded, strict=True):
+            means, scales = [], []
+            for c, y, x in places:
+                output = c - channels[0]
+                means.append(int(mean[output, y, x]))
+                scales.append(self.moved(int(scale[output, y, x]), shifts))
+            for place, latent in zip(places, self.call(means, scales), strict=True):
                 require(abs(latent) < 2**15, "E19")
-                z[channels[c], y, x] = latent
+                z[place] = latent
         return z
+
+    def moved(self, scale: int, shifts: list[int]) -> int:
+        """The scale that is used instead of one of the network."""
+        if scale not in self.model.first_table:  # it is silent
+            return scale
+        return min(max(scale + shifts[scale // 4], 0), 63)
 
 
 def reflected(i: int, n: int) -> int:
@@ -966,6 +994,23 @@ def beyond(a: np.ndarray, n: int, value: int) -> np.ndarray:
     return np.pad(a, ((0, 0), (n, n), (n, n)), constant_values=value)
 
 
+def rearranged(a: np.ndarray, n: int) -> np.ndarray:
+    """Channels as n x n finer positions: (c n n, rows, columns) as (c, n rows, n columns)."""
+    count, rows, columns = a.shape
+    result = np.zeros((count // n**2, n * rows, n * columns), np.int64)
+    for c, i, j in product(range(len(result)), range(n), range(n)):
+        result[c, i::n, j::n] = a[n * n * c + n * i + j]
+    return result
+
+
+def known_latents(z: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The inputs of `context.n.0`, two quads beyond the grid too."""
+    level = levels(z)
+    size = 2 * abs(level - 64)
+    first = np.where(step == 0, 127, 0)[None]
+    return np.concatenate([beyond(level, 2, 64), beyond(size, 2, 0), beyond(first, 2, 0)])
+
+
 def levels(z: np.ndarray) -> np.ndarray:
     result = np.full(z.shape, 64, np.int64)
     for latent in np.unique(z).tolist():
@@ -974,20 +1019,6 @@ def levels(z: np.ndarray) -> np.ndarray:
             n -= 1
         result[z == latent] = 64 - n if latent < 0 else 64 + n
     return result
-
-
-def mix(a0: np.ndarray, a1: np.ndarray, a2: np.ndarray, a3: np.ndarray) -> list[np.ndarray]:
-    return [a0 + a1 + a2 + a3, a0 - a1 + a2 - a3, a0 + a1 - a2 - a3, a0 - a1 - a2 + a3]
-
-
-def to_sites(d: np.ndarray) -> np.ndarray:
-    """F of all sites of the grid."""
-    e = [mix(d[h], d[4 + h], d[8 + h], d[12 + h]) for h in range(4)]
-    f = np.zeros((4 * d.shape[1], 4 * d.shape[2]), np.int64)
-    for k in range(4):
-        for j, site in enumerate(mix(*(e[h][k] for h in range(4)))):
-            f[2 * (k // 2) + j // 2 :: 4, 2 * (k % 2) + j % 2 :: 4] = site
-    return f
 
 
 # Weights
@@ -1012,7 +1043,7 @@ class Model:
         self.layers = network()
         for name, layer in self.layers.items():
             self.check_layer(name, layer)
-        self.check("steps", "I32", (33, 16), 1, 32768)
+        self.check("steps", "I32", (33, 4), 1, 32768)
         self.check("hyper_scale", "U8", (33, 8), 0, 63)
         self.check("pattern", "I16", (2, 64, 64), -4096, 4096)
         self.check("forward", "U16", (46341,), 0, 65535)

@@ -207,6 +207,17 @@ def test_a_long_call_is_calls_of_half_a_million_symbols(beyond: int) -> None:
     decoder.finish()
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_half_a_million_symbols_are_coded_table_by_table(beyond: int) -> None:
+    """And not one more: then it matters in what order those of different tables come."""
+    count = 2**19 + beyond
+    index = np.arange(count)[::-1] * 7 % 3
+    symbols = np.arange(count) * 5 % 11 % 7 - 3
+    order = np.argsort(index, kind="stable")
+    same = encoded(symbols, TABLES, index) == encoded(symbols[order], TABLES, index[order])
+    assert same == (beyond == 0)
+
+
 def test_the_words_are_fixed() -> None:
     symbols = np.array([0, 1, -1, 2, 3, -3, 4, -4, 5, 900, -900, LAST, -LAST, 0, 0])
     data = encoded(symbols, TABLES, np.arange(15) % len(TABLES))

@@ -22,6 +22,8 @@ from safetensors.numpy import load, save_file
 import rawcodec
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
+from rawcodec.model import tables
+from rawcodec.model.latents import TableCoder
 from rawcodec.photo.align import Alignment, Guide, orient
 from rawcodec.stream import container
 from rawcodec.stream.container import Chunk
@@ -251,7 +253,7 @@ def test_the_document_decodes_the_learned_layer(name: str, tmp_path: Path):
     assert latents is not None
     assert len(latents.z) == (3 if name == "linear" else 1)
     # the grid is larger than the mosaic, the mosaic larger than the order's pattern
-    assert 4 * latents.rows > height and 4 * latents.columns > width
+    assert 2 * latents.rows > height and 2 * latents.columns > width
     assert (max(latents.rows, latents.columns) > 64) == (name in ("wide", "tall"))
     assert (not decoded.tone.reached.all()) == (name == "strips")
 
@@ -280,7 +282,7 @@ def scrambled(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]
     integers("pattern", -20, 20)
     integers("forward", 0, 65535)
     integers("back", 0, 46340)
-    arrays["steps"] = np.exp2(rng.uniform(0, 15, (33, 16))).round().astype(np.int32)
+    arrays["steps"] = np.exp2(rng.uniform(0, 15, (33, 4))).round().astype(np.int32)
     arrays["hyper_analysis.last.weight"] = 30 * arrays["hyper_analysis.last.weight"]
 
     sizes = rng.choice([*range(8), 255], 64)
@@ -294,7 +296,7 @@ def scrambled(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]
     return arrays
 
 
-@pytest.mark.parametrize("name", ["bright", "linear", "strips", "xtrans"])
+@pytest.mark.parametrize("name", ["bright", "linear", "strips", "wide", "xtrans"])
 def test_the_document_decodes_with_any_weights(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -311,6 +313,10 @@ def test_the_document_decodes_with_any_weights(
     manifest = {"manifest_version": 1, "models": [entry]}
     (tmp_path / "MANIFEST.json").write_text(json.dumps(manifest))
     monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    rng = np.random.default_rng(len(name))
+    monkeypatch.setattr(
+        TableCoder, "_best_shifts", lambda *_: rng.integers(-7, 8, 16, dtype=np.int32)
+    )
     case, _ = LEARNED[name]
     decoded = check_learned(case, "max" if name == "linear" else "low", tmp_path)
 
@@ -320,6 +326,7 @@ def test_the_document_decodes_with_any_weights(
     assert values.min() < -1000 and values.max() > 1000
     assert {0, 1} == set(np.unique(latents.steps[0]).tolist())
     assert 0 < len(latents.model.first_table) < 64
+    assert {-7, 7} <= {shift for shifts in latents.shifts for shift in shifts}
 
 
 def test_a_call_is_coded_in_parts() -> None:
@@ -410,6 +417,23 @@ def test_what_both_refuse_of_the_learned_layer(tmp_path: Path):
         decode_by_the_document(other, np.asarray(image.convert("RGB")), installed())
     with pytest.raises(ModelError, match="needs the model"):
         rawcodec.decode(jpeg, other, device="cpu")
+
+
+def test_a_shift_of_scales_out_of_range_is_refused_by_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    raw, jpeg = Case(everything, size=(26, 37)).write(tmp_path)
+    for shift, number in ((-7, None), (-8, "E19"), (8, "E19")):
+        with monkeypatch.context() as patched:
+            patched.setattr(tables, "SHIFT_LIMIT", 8)
+            patched.setattr(
+                TableCoder, "_best_shifts", lambda *_, s=shift: np.full(16, s, np.int32)
+            )
+            sidecar = rawcodec.encode(raw, jpeg, quality="low", device="cpu", verify=False)
+        if number is None:
+            rawcodec.decode(jpeg, sidecar, device="cpu")
+        else:
+            assert refusal(sidecar, jpeg) == number
 
 
 def test_a_border_of_too_many_nodes_is_refused_by_both(pair: tuple[list[Chunk], Path]):

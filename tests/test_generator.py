@@ -162,6 +162,33 @@ def test_radiance_pictures_are_read():
     np.testing.assert_array_equal(pixels[1], 0)
 
 
+def test_photographs_are_made_larger_and_smaller(monkeypatch):
+    """By factors of a range, as often around one end as the other; never to less than a shelf."""
+    slope = torch.arange(400.0)
+    ramp = torch.stack([slope.expand(300, 400), slope[:300, None].expand(300, 400)])
+    photo = torch.cat([1000 + ramp, torch.full((1, 300, 400), 1000.0)])
+    monkeypatch.setattr(scene, "read_photo", lambda path: photo)
+    rng = np.random.default_rng(8)
+    scales = []
+    for _ in range(200):
+        tile = scene._tile(Path("a.hdr"), 80, 120, rng)
+        assert tile.shape[1] == 80
+        assert 0 < tile.shape[2] <= 120
+        relative = 1000 * tile[:2] / tile[2:]
+        inner = relative[:, 8:-8, 8:-8]
+        steps = [float(inner.diff(dim=axis).abs().mean((1, 2)).max()) for axis in (1, 2)]
+        assert steps[0] == pytest.approx(steps[1], rel=0.05)
+        scales.append(steps[0])
+    low, high = scene.SCALES
+    assert low < 1 < high
+    assert low * 0.97 < min(scales) < low * 1.05
+    assert high * 0.95 < max(scales) < high * 1.03
+    assert float(np.median(scales)) == pytest.approx(np.sqrt(low * high), rel=0.1)
+
+    photo = photo[:, :60, :70]  # smaller than the shelf, whatever the scale
+    assert scene._tile(Path("a.hdr"), 80, 120, rng).shape[1] == 80
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("photos")

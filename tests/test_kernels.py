@@ -7,7 +7,9 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,18 +49,27 @@ def in_integers(weights: Weights, x: np.ndarray) -> np.ndarray:
 
 
 def hard_weights(layer: Layer, seed: int = 0) -> Weights:
-    """Weights at their limits in the first outputs, any in the others."""
+    """Weights at their limits in the first outputs, any in the others.
+
+    Where a layer has one or two, any, and sums that are within its limits as often as not.
+    """
     rng = np.random.default_rng(seed)
     shape = (layer.outputs, layer.inputs, layer.kernel, layer.kernel)
     weight = rng.integers(-127, 128, shape)
-    weight[0] = 127
-    weight[1] = -127
+    if layer.outputs > 2:
+        weight[0] = 127
+        weight[1] = -127
     shift = rng.integers(5, 16, layer.outputs)
     bias = rng.integers(-99_999, 100_000, layer.outputs)
+    if layer.outputs <= 2:
+        size = 73 * 73 * np.sqrt(layer.inputs) * layer.kernel
+        shift[:] = max(1, round(np.log2(size / layer.limit)))
+        bias = (layer.limit // 2 if layer.out == "activation" else 0) << shift
     room = LAST - 127 * np.abs(weight).sum((1, 2, 3))
     assert room.min() >= 0  # the layers of this format may have any weights
     bias = np.clip(bias, -room, room)
-    bias[:2] = room[0], -room[1]
+    if layer.outputs > 2:
+        bias[:2] = room[0], -room[1]
     if layer.outputs > 4:
         weight[2], bias[2] = 0, 8  # 8 / 16 is a half, that goes down
         weight[3], bias[3] = 0, 24  # and 24 / 16 one that goes up
@@ -143,6 +154,56 @@ def test_the_largest_sums_that_are_certified_are_exact(kernel: str) -> None:
     expected = in_integers(weights, x)
     assert (expected[:, 0].max(), expected[:, 1].min()) == (1 << 14, -(1 << 14))
     assert np.array_equal(KERNELS[kernel](weights)(torch.from_numpy(x)).numpy(), expected)
+
+
+# Several threads, as bands of rows are computed
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["trunk.2", "context.1.0", "synthesis.2"])
+def test_threads_that_share_a_kernel_get_the_integers(name: str, kernel: str) -> None:
+    skip_unless_there(kernel)
+    layer = LAYERS[name]
+    weights = hard_weights(layer)
+    run = KERNELS[kernel](weights)
+    inputs = [hard_input(layer, 9 + n, 31 - n) for n in range(4)]
+    expected = [in_integers(weights, x) for x in inputs]
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            found = list(pool.map(lambda n: run(torch.from_numpy(inputs[n % 4])), range(24)))
+    finally:
+        torch.set_num_threads(before)
+    for number, part in enumerate(found):
+        assert np.array_equal(part.numpy(), expected[number % 4])
+
+
+def test_no_thread_computes_with_what_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NNPACK stays off as long as a convolution runs, though one in another thread is done."""
+    layer = LAYERS["trunk.2"]
+    run = FloatKernel(hard_weights(layer))
+    x = torch.from_numpy(hard_input(layer, 9, 22))
+    ready, done = threading.Event(), threading.Event()
+    seen: list[bool] = []
+    convolution = F.conv2d
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        if threading.current_thread() is threading.main_thread():
+            other.start()
+            ready.wait(1)  # until the other convolves too, unless it has to wait for this one
+        else:
+            ready.set()
+            done.wait(1)
+            seen.append(torch._C._get_nnpack_enabled())
+        return convolution(*arguments, **options)
+
+    monkeypatch.setattr(F, "conv2d", watched)
+    other = threading.Thread(target=run, args=(x,))
+    with torch.backends.nnpack.flags(enabled=True):
+        run(x)
+        done.set()
+        other.join()
+    assert seen == [False]
 
 
 # The certificate

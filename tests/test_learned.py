@@ -13,8 +13,10 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from rawcodec import learned, pipeline, weights
 from rawcodec.errors import (
     CorruptSidecarError,
     DigestError,
+    JpegError,
     ModelError,
     RawcodecError,
 )
@@ -208,13 +211,29 @@ def test_an_empty_frame_comes_back(tmp_path: Path, level: int, quality: str):
 # What must not matter
 
 
-@pytest.mark.parametrize("threads", ["1", "3", "many"])
+@pytest.mark.parametrize("threads", ["1", "2", "4", "many"])
 def test_threads_do_not_change_what_is_decoded(
     learnt: Pair, threads: str, monkeypatch: pytest.MonkeyPatch
 ):
     expected = learnt.decode()
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     assert np.array_equal(learnt.decode(), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_what_several_threads_encode_comes_back(
+    learnt: Pair, threads: int, monkeypatch: pytest.MonkeyPatch
+):
+    """In one, too; and PyTorch is left with as many as it was told to use."""
+    monkeypatch.setattr(latents, "BAND", 16)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    sidecar = rawcodec.encode(learnt.raw, learnt.jpeg)
+    with ThreadPoolExecutor(1) as pool:
+        new = pool.submit(torch.get_num_threads).result()
+    assert (torch.get_num_threads(), new) == (threads, threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    mosaic = rawcodec.decode(learnt.jpeg, sidecar)
+    assert mosaic.digest().hex() == rawcodec.inspect(sidecar).mosaic_digest
 
 
 def test_bands_do_not_change_what_is_decoded(learnt: Pair, monkeypatch: pytest.MonkeyPatch):
@@ -553,7 +572,7 @@ def test_the_command_line_makes_medium_and_tells(tiny: Pair, tmp_path: Path):
 LOADED = """
 import json, sys
 import rawcodec, rawcodec.cli
-jpeg, raw, medium, tone = sys.argv[1:]
+jpeg, raw, medium, tone, unknown = sys.argv[1:]
 heavy = {"numpy", "torch", "rawpy", "PIL", "tifffile", "constriction", "safetensors"}
 found = []
 try:
@@ -562,6 +581,18 @@ except SystemExit:
     found.append(sorted(heavy & set(sys.modules)))
 sidecar = rawcodec.encode(raw, jpeg, quality="tone")
 rawcodec.decode(jpeg, tone)
+for task in (
+    lambda: rawcodec.encode(jpeg, jpeg),
+    lambda: rawcodec.encode(raw, jpeg, device="none"),
+    lambda: rawcodec.decode(jpeg, jpeg),
+    lambda: rawcodec.decode(jpeg, unknown),
+):
+    try:
+        task()
+    except rawcodec.errors.RawcodecError:
+        pass
+    else:
+        raise SystemExit("not refused")
 found.append(sorted({"torch", "safetensors"} & set(sys.modules)))
 rawcodec.decode(jpeg, medium)
 found.append(sorted({"torch", "safetensors"} & set(sys.modules)))
@@ -569,13 +600,18 @@ print(json.dumps(found))
 """
 
 
+SIDECARS = ("medium.rmeta", "tone.rmeta", "unknown.rmeta")
+
+
 def test_only_the_learned_layer_loads_torch(tiny: Pair, tmp_path: Path):
-    """Neither info does, whatever the sidecar, nor the tone layer."""
+    """Neither info does, whatever the sidecar, nor the tone layer, nor what is refused at once."""
+    unknown = with_model(tiny.sidecar, "latent-99", bytes(16))
+    (tmp_path / "unknown.rmeta").write_bytes(unknown)
     (tmp_path / "medium.rmeta").write_bytes(tiny.sidecar)
     tone = rawcodec.encode(tiny.raw, tiny.jpeg, quality="tone", verify=False)
     (tmp_path / "tone.rmeta").write_bytes(tone)
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, tiny.jpeg, tiny.raw, "medium.rmeta", "tone.rmeta"],
+        [sys.executable, "-c", LOADED, tiny.jpeg, tiny.raw, *SIDECARS],
         capture_output=True,
         text=True,
         check=True,
@@ -583,6 +619,98 @@ def test_only_the_learned_layer_loads_torch(tiny: Pair, tmp_path: Path):
         env={**os.environ, "PYTHONPATH": str(Path(rawcodec.__file__).parents[1])},
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [[], [], ["safetensors", "torch"]]
+
+
+class Loading:
+    """What takes the place of loading packages: it ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.end = threading.Event(), threading.Event()
+
+    def import_module(self, name: str) -> None:
+        assert threading.current_thread().daemon  # a process that is done does not wait for it
+        self.begun.set()
+        self.end.wait(20)
+        self.end.set()
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loading]:
+    found = Loading()
+    monkeypatch.setattr(pipeline, "importlib", found)
+    yield found
+    found.end.set()
+
+
+def test_packages_are_loaded_beside_other_work(
+    tiny: Pair, loading: Loading, monkeypatch: pytest.MonkeyPatch
+):
+    """From before the JPEG is read, which does not wait for them."""
+
+    def read_jpeg(path: Path) -> None:
+        assert loading.begun.wait(10)
+        assert not loading.end.is_set()
+        loading.begun.clear()
+        raise JpegError(f"{path}: is read; stop here")
+
+    monkeypatch.setattr(pipeline, "read_jpeg", read_jpeg)
+    for task in (tiny.decode, lambda: rawcodec.encode(tiny.raw, tiny.jpeg)):
+        with pytest.raises(JpegError, match="stop here"):
+            task()
+
+
+def test_packages_are_awaited_once_the_tone_layer_is_done(
+    tiny: Pair, monkeypatch: pytest.MonkeyPatch
+):
+    rows: list[int] = []
+    predict = pipeline.predict_band
+
+    def predicted(tone: object, sensor: object, guide: object, top: int, *rest: object) -> None:
+        predict(tone, sensor, guide, top, *rest)  # type: ignore[arg-type, call-arg]
+        rows.append(top)
+
+    def runner(*_: object) -> None:
+        raise ModelError(f"asked for after {len(rows)} bands; stop here")
+
+    monkeypatch.setattr(pipeline, "BAND", 10)
+    monkeypatch.setattr(pipeline, "predict_band", predicted)
+    monkeypatch.setattr(learned, "runner", runner)
+    with pytest.raises(ModelError, match=r"^sidecar: asked for after 8 bands; "):
+        tiny.decode()
+
+
+def test_no_packages_are_loaded_for_nothing(tiny: Pair, loading: Loading):
+    """For the tone layer, or for a raw or a sidecar that is wrong."""
+    plain = rawcodec.encode(tiny.raw, tiny.jpeg, quality="tone")
+    rawcodec.decode(tiny.jpeg, plain)
+    unknown = with_model(tiny.sidecar, "latent-99", bytes(16))
+    tasks: list[Callable[[], object]] = [
+        lambda: rawcodec.encode(tiny.jpeg, tiny.jpeg),
+        lambda: rawcodec.decode(tiny.jpeg, tiny.sidecar[:-1]),
+        lambda: rawcodec.decode(tiny.jpeg, unknown),
+    ]
+    for task in tasks:
+        with pytest.raises(RawcodecError):
+            task()
+    assert not loading.begun.is_set()
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_wrong_jpeg_is_told_in_one_line(tiny: Pair, tmp_path: Path, command: str):
+    """Though packages are being loaded when the process ends."""
+    (tmp_path / "a.rmeta").write_bytes(tiny.sidecar)
+    first = {"encode": tiny.raw, "decode": "a.rmeta"}[command]
+    done = subprocess.run(
+        [sys.executable, "-m", "rawcodec", command, first, "none.jpg", "-o", "out"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(rawcodec.__file__).parents[1])},
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "none.jpg: no such file; check the name\n"
+    assert not (tmp_path / "out").exists()
 
 
 # An installation without what the learned layer needs

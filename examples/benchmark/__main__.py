@@ -75,6 +75,18 @@ def ablation(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+def transform(data: Path, out: Path) -> None:
+    """Whether a transform pays for what the tone layer leaves."""
+    from . import transform as transform_page
+
+    with _unpacked(data) as (pairs, _):
+        transform_page.run_all(pairs, out)
+    click.echo(f"{out / 'transform.md'}: written")
+
+
+@main.command()
+@_data_option
+@_out_option
 def quality(data: Path, out: Path) -> None:
     """All qualities: rate, PSNR, time and memory, beside tone + JPEG 2000."""
     from . import quality as quality_page

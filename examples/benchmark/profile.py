@@ -18,7 +18,7 @@ from .stages import STAGES
 COMMAND = "python -m examples.benchmark profile"
 
 QUALITY = "medium"
-TIMES = 1
+TIMES = 3
 """Runs of each measurement, of which the median is shown."""
 
 LEARNED = (

@@ -489,7 +489,8 @@ def _classical(measured: Sequence[Measured]) -> list[str]:
         "they are, after a Hadamard transform of 2x2 sites, or turned to their principal axes; or "
         "the mosaic goes in as one picture. The rest is that of linear values, which is what PSNR "
         f"counts, or of their square roots. The mean PSNR of the middle {width}x{height} sites "
-        "of all pairs, and how many pairs each form is the best of:",
+        "of all pairs, and how many pairs each form is the best of (all with the wavelet; "
+        "[without it](transform.md) most photos would need fewer bits):",
         table(
             [
                 "components",

@@ -21,7 +21,7 @@ from rawcodec.model.store import COMPANDED, DOMAIN, FORMAT, certify, load_model
 from rawcodec.model.tables import HALVES, SILENT, TOTAL
 
 from .fit import CHECKPOINT, LOG, VALIDATION_RATES, averaged, read_checkpoint, read_log
-from .model import ANALYSIS_SHARE, TAIL, TrainingCodec, base_step
+from .model import ANALYSIS_SHARE, TrainingCodec, base_step
 from .qat import UNIT, QatConv
 
 SILENT_BELOW = 0.1
@@ -33,7 +33,7 @@ of them is anything but zero; leaving them out saves the time of coding them.
 
 LICENCE = "Apache-2.0"
 
-QUALITIES = {"low": 16, "medium": 18, "high": 20, "max": 23}
+QUALITIES = {"low": 14, "medium": 16, "high": 19, "max": 22}
 """The rates of a model's qualities, where the manifest does not have it yet."""
 
 _INT32_MAX = 2**31 - 1
@@ -72,8 +72,11 @@ def scales() -> np.ndarray:
     return deviations
 
 
-def tables() -> tuple[np.ndarray, np.ndarray]:
-    """The sizes of all scales, uint8 (64,), and their frequencies, uint16: see ``Tables``."""
+def tables(tail: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The sizes of all scales, uint8 (64,), and their frequencies, uint16: see ``Tables``.
+
+    tail: as ``model.FIRST_TAIL``.
+    """
     sizes = np.empty(SCALES, np.uint8)
     rows: list[np.ndarray] = []
     for scale, sigma in enumerate(scales()):
@@ -83,18 +86,20 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
         enough = [n for n, half in enumerate(HALVES) if half >= 5 * sigma + 1]
         sizes[scale] = enough[0] if enough else len(HALVES) - 1
         half = HALVES[sizes[scale]]
-        rows += [_row(sigma, (f - MEAN_UNIT // 2) / MEAN_UNIT, half) for f in range(MEAN_UNIT)]
+        means = [(f - MEAN_UNIT // 2) / MEAN_UNIT for f in range(MEAN_UNIT)]
+        rows += [_row(sigma, mean, half, tail) for mean in means]
     return sizes, np.concatenate(rows).astype(np.uint16)
 
 
-def _row(sigma: float, mean: float, half: int) -> np.ndarray:
+def _row(sigma: float, mean: float, half: int, tail: tuple[float, float]) -> np.ndarray:
     """Frequencies of -half..half; what is left of ``TOTAL``, at least one, is the escape's."""
     edges = np.arange(-half, half + 2) - 0.5 - mean
 
     def below(s: float) -> np.ndarray:
         return np.array([0.5 * math.erfc(-edge / (s * math.sqrt(2))) for edge in edges])
 
-    mass = np.diff((1 - TAIL) * below(sigma) + TAIL * below(4 * sigma))
+    weight, wider = 2.0 ** tail[0], 2.0 ** tail[1]
+    mass = np.diff((1 - weight) * below(sigma) + weight * below(wider * sigma))
     spare = TOTAL - len(mass) - 1
     return 1 + np.floor(mass * spare).astype(np.int64)
 
@@ -110,7 +115,8 @@ def export(codec: TrainingCodec, path: Path) -> None:
         for part, array in integers(codec.layers[name], name).items():
             arrays[f"{name}.{part}"] = array
     arrays |= _quantisation(codec) | _domain(codec.exponent)
-    sizes, frequencies = tables()
+    weight, wider = codec.tail.tolist()
+    sizes, frequencies = tables((weight, wider))
     arrays["tables.sizes"] = torch.from_numpy(sizes)
     arrays["tables.frequencies"] = torch.from_numpy(frequencies)
     for prefix, module in (("analysis", codec.analysis), ("hyper_analysis", codec.hyper_analysis)):

@@ -1,7 +1,7 @@
 """The whole codec while it is trained: the package's graph and walk over imitated integers.
 
 Sizes: B patches of H x W sites, with margins of 16 sites around them that the
-network's inputs cover; h = H / 4 and w = W / 4 are positions. Rates, (B,), are
+network's inputs cover; h = H / 4 and w = W / 4 are blocks. Rates, (B,), are
 float32 from 0 to 32.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rawcodec.model import network
 from rawcodec.model.analysis import Analysis, HyperAnalysis, between_anchors
 from rawcodec.model.config import (
+    ACTIVATION_MAX,
     CORRECTION_UNIT,
     GROUPS,
     HYPER,
@@ -36,18 +37,22 @@ from rawcodec.model.config import (
     TRUNK_MARGIN,
     ZERO,
 )
-from rawcodec.model.inputs import inputs, transform, unblocks
+from rawcodec.model.inputs import blocks, inputs, unblocks
 
 from .qat import ANCHORS, UNIT, QatLayers, ste_clamp, ste_round
 
 COARSEST = 8192.0
 """Step of rate 0, in units of 2**-15 of the white level in the residual's domain."""
 
+USUAL_RATES = 8, 26
+"""Rates that give about 0.01 to 2 bits per site: most patches are trained at one of them."""
+
 COMPANDED_MAX = 46340
 """Largest companded value of the tone layer: see ``rawcodec.tone.table``."""
 
-TAIL = 2.0**-9
-"""Weight of the Gaussian four times as wide that is mixed into every table."""
+FIRST_TAIL = (-5.0, 1.5)
+"""What training begins with for the wider Gaussian that is mixed into every table: log2 of its
+weight, and log2 of how much wider it is."""
 
 FLOOR = 2.0**-18
 """What is added to every probability, so that no latent costs more than 18 bits."""
@@ -109,13 +114,15 @@ def log_scale(index: Tensor) -> Tensor:
     return math.log2(SCALE_MIN) + index * (SCALE_OCTAVES / (SCALES - 1))
 
 
-def bits_of(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
+def bits_of(z: Tensor, mean: Tensor, sigma: Tensor, tail: Tensor) -> Tensor:
     """-log2 of the probability of latents under the mixture that tables hold.
 
     Of the unit interval around each z, so that noise may take the place of
     rounding (Balle et al., "End-to-end Optimized Image Compression", ICLR
-    2017). All of one shape, in steps.
+    2017). z, mean and sigma are of one shape, in steps. tail: (2,), as
+    ``FIRST_TAIL``.
     """
+    weight, wider = torch.exp2(tail)
     distance = (z - mean).abs()
     scaled = distance / (sigma * math.sqrt(2))
     half = 0.5 / (sigma * math.sqrt(2))
@@ -123,19 +130,19 @@ def bits_of(z: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
     def mass(s: Tensor, h: Tensor) -> Tensor:
         return 0.5 * (torch.erf(s + h) - torch.erf(s - h))
 
-    p = (1 - TAIL) * mass(scaled, half) + TAIL * mass(scaled / 4, half / 4)
+    p = (1 - weight) * mass(scaled, half) + weight * mass(scaled / wider, half / wider)
     return -torch.log2(p + FLOOR)
 
 
 class _LatentMeter:
     """The training's coder: noise or rounding, and the sum of -log2 p.
 
-    It is a :class:`network.LatentCoder`. latents: float32 (B, 16, h, w), in
+    It is a :class:`network.LatentCoder`. latents: float32 (B, 4, 2h, 2w), in
     steps. bits: float32 (B,), what all latents coded so far cost.
     """
 
-    def __init__(self, latents: Tensor, noisy: bool, choosy: bool) -> None:
-        self.latents, self.noisy, self.choosy = latents, noisy, choosy
+    def __init__(self, latents: Tensor, noisy: bool, choosy: bool, tail: Tensor) -> None:
+        self.latents, self.noisy, self.choosy, self.tail = latents, noisy, choosy, tail
         self.bits = latents.new_zeros(len(latents))
 
     def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -147,17 +154,17 @@ class _LatentMeter:
         else:
             nearest = y.detach().round()
             if self.choosy:
-                nearest = _chosen(y, nearest, mu, sigma)
+                nearest = _chosen(y, nearest, mu, sigma, self.tail)
             z = y + (nearest - y).detach()
-        self.bits = self.bits + (bits_of(z, mu, sigma) * here).sum((1, 2, 3))
+        self.bits = self.bits + (bits_of(z, mu, sigma, self.tail) * here).sum((1, 2, 3))
         return z
 
 
 @torch.no_grad()
-def _chosen(y: Tensor, nearest: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
+def _chosen(y: Tensor, nearest: Tensor, mu: Tensor, sigma: Tensor, tail: Tensor) -> Tensor:
     """The nearest integers, or those nearer to the mean by one where bits saved outweigh error."""
     other = nearest - torch.sign(nearest - mu.round())
-    saved = bits_of(nearest, mu, sigma) - bits_of(other, mu, sigma)
+    saved = bits_of(nearest, mu, sigma, tail) - bits_of(other, mu, sigma, tail)
     worse = (y - other) ** 2 - (y - nearest) ** 2
     return torch.where(saved > DISTORTION_WEIGHT * worse, other, nearest)
 
@@ -167,7 +174,8 @@ class TrainingCodec(nn.Module):
 
     exponent: the power of the linear value that residuals are taken of; 1/2 is
     the companded domain itself.
-    gains: (9, 16), log2 of a channel's step over the base step, at the anchors.
+    tail: (2,), as ``FIRST_TAIL``.
+    gains: (9, 4), log2 of a channel's step over the base step, at the anchors.
     hyper_scale: (9, 8), scales of the hyper-latents at the anchors, in units of
     8 indices. pattern: (2, 64, 64), Gumbel noise in scores.
     """
@@ -180,8 +188,9 @@ class TrainingCodec(nn.Module):
         self.layers = QatLayers()
         self.analysis = Analysis()
         self.hyper_analysis = HyperAnalysis()
+        self.tail = nn.Parameter(torch.tensor(FIRST_TAIL))
         self.gains = nn.Parameter(torch.zeros(ANCHORS, LATENTS))
-        self.hyper_scale = nn.Parameter(torch.full((ANCHORS, HYPER), 30.0 / _SCALE_UNIT))
+        self.hyper_scale = nn.Parameter(torch.full((ANCHORS, HYPER), 16.0 / _SCALE_UNIT))
         gumbel = -torch.log(-torch.log(torch.rand(STEPS, PATTERN, PATTERN).clamp(1e-6, 1 - 1e-6)))
         self.register_buffer("pattern", (gumbel * _ORDER_UNIT).round())
 
@@ -191,7 +200,7 @@ class TrainingCodec(nn.Module):
         return unit * (companded.clamp(min=0) / unit + 1e-8) ** (2 * self.exponent)
 
     def gains_at(self, rate: Tensor) -> Tensor:
-        """Steps of the latents in base steps: (B, 16)."""
+        """Steps of the latents in base steps: (B, 4)."""
         return torch.exp2(between_anchors(self.gains, rate))
 
     def hyper_scales_at(self, rate: Tensor) -> Tensor:
@@ -223,12 +232,12 @@ class TrainingCodec(nn.Module):
         def layer(name: str, x: Tensor) -> Tensor:
             return self.layers[name](x, rate, exact)
 
-        guide, prediction = self.look(layer, batch)
+        guide, half, prediction = self.look(layer, batch)
         inner = guide[:, :, 1:-1, 1:-1]
         margin = TRUNK_MARGIN
         raw = batch.raw[:, margin:-margin, margin:-margin]
         residual = self.domain(raw) - self.domain(prediction)
-        linear = transform(residual) / 4 / base_step(rate)[:, None, None, None]
+        linear = blocks(residual) / base_step(rate)[:, None, None, None]
         gain = self.gains_at(rate)[:, :, None, None]
         y = linear / gain
         nonlinear = self.analysis(y, inner, rate).float()
@@ -241,15 +250,17 @@ class TrainingCodec(nn.Module):
 
         v, hyper_bits = self._hyper(y, rate, noisy)
         base = self._know(layer, guide, v)
-        chosen = self._order(layer, base, ordered)
+        detail = network.detail_features(layer, half, base)
+        chosen = self._order(layer, detail, ordered)
 
         def parameters_of(number: int, known: Tensor) -> tuple[Tensor, Tensor]:
-            return network.parameters(layer, number, base, _padded(levels(known), 2))
+            seen = known_activations(known, chosen[:, :1])
+            return network.parameters(layer, number, detail, seen)
 
-        meter = _LatentMeter(y, noisy, choosy)
+        meter = _LatentMeter(y, noisy, choosy, self.tail)
         steps = list(torch.split(chosen, 1, 1))
         z = network.walk(meter, steps, torch.zeros_like(y), parameters_of)
-        added = network.synthesis(layer, F.pad(base, [3] * 4), _padded(levels(z), 3))
+        added = network.synthesis(layer, F.pad(detail, [3] * 4), _padded(levels(z), 3))
         error = linear - (z + added / CORRECTION_UNIT) * gain
         sites = y[0].numel()
         return {
@@ -260,8 +271,11 @@ class TrainingCodec(nn.Module):
             "first": chosen[:, 0].mean((1, 2)),
         }
 
-    def look(self, layer: network.LayerFunction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features (B, 64, h + 2, w + 2), and the prediction (B, H, W), companded."""
+    def look(self, layer: network.LayerFunction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the JPEG gives: features of blocks and of quads, and the prediction.
+
+        (B, 64, h + 2, w + 2), (B, 32, 2h, 2w), and (B, H, W), companded.
+        """
         x = inputs(batch.guide, batch.tone, batch.mask, batch.missing, batch.earlier)
         x = x.to(torch.float32) / UNIT
         half = network.half_features(layer, x)  # a margin of 6 of its positions
@@ -271,10 +285,11 @@ class TrainingCodec(nn.Module):
         correction = (predicted.unflatten(1, (4, 3)) * mask).sum(2) * PREDICTION_UNIT
         margin = TRUNK_MARGIN
         tone = batch.tone[:, margin:-margin, margin:-margin].float()
-        return guide, ste_clamp(tone + unblocks(correction), 0, COMPANDED_MAX)
+        prediction = ste_clamp(tone + unblocks(correction), 0, COMPANDED_MAX)
+        return guide, half[:, :, 6:-6, 6:-6], prediction
 
     def _hyper(self, y: Tensor, rate: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
-        """The hyper-latents of latents (B, 16, h, w): (B, 8, h/4, w/4), and their bits: (B,)."""
+        """The hyper-latents of latents (B, 4, 2h, 2w): (B, 8, h/4, w/4), and their bits: (B,)."""
         v = self.hyper_analysis(y.detach() + (y - y.detach()) * _HYPER_GRADIENT, rate).float()
         centre = v.detach().mean((2, 3), keepdim=True).round()
         if noisy:
@@ -289,7 +304,7 @@ class TrainingCodec(nn.Module):
             v = v + (whole - v).detach()
         v = ste_clamp(v, -HYPER_LIMIT, HYPER_LIMIT)
         sigma = torch.exp2(log_scale(self.hyper_scales_at(rate)))[:, :, None, None]
-        return v, bits_of(v, middle, sigma.expand_as(v)).sum((1, 2, 3))
+        return v, bits_of(v, middle, sigma.expand_as(v), self.tail).sum((1, 2, 3))
 
     @staticmethod
     def _know(layer: network.LayerFunction, guide: Tensor, v: Tensor) -> Tensor:
@@ -298,13 +313,13 @@ class TrainingCodec(nn.Module):
         hyper = F.pad(network.hyper_features(layer, activation), [1] * 4)
         return network.base_features(layer, guide, hyper)
 
-    def _order(self, layer: network.LayerFunction, base: Tensor, ordered: bool) -> Tensor:
-        """Which step each position belongs to, one-hot: (B, 2, h, w).
+    def _order(self, layer: network.LayerFunction, detail: Tensor, ordered: bool) -> Tensor:
+        """Which step each position belongs to, one-hot: (B, 2, 2h, 2w).
 
         Gradients are those of the softmax of the scores (Jang et al.,
         "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017).
         """
-        scores = layer("order", base) * float(ordered) + self._tile(base.shape[-2:])
+        scores = layer("order", detail) * float(ordered) + self._tile(detail.shape[-2:])
         hard = F.one_hot(scores.argmax(1), STEPS).movedim(-1, 1).to(scores.dtype)
         soft = torch.softmax(scores / _ORDER_UNIT, 1)
         return soft + (hard - soft).detach()
@@ -320,8 +335,20 @@ class TrainingCodec(nn.Module):
 
 def levels(z: Tensor) -> Tensor:
     """Latents as activations: companded to 7 bits around ``ZERO``."""
-    size = ste_clamp(ste_round(10 * torch.log2(1 + z.abs())), 0, 63)
-    return (ZERO + torch.sign(z.detach()) * size) / UNIT
+    return (ZERO + torch.sign(z.detach()) * _sizes(z)) / UNIT
+
+
+def _sizes(z: Tensor) -> Tensor:
+    return ste_clamp(ste_round(10 * torch.log2(1 + z.abs())), 0, 63)
+
+
+def known_activations(halves: Tensor, first: Tensor) -> Tensor:
+    """What a context sees of latents (B, 4, h, w): (B, 9, h + 4, w + 4).
+
+    first: (B, 1, h, w), 1 where the position belongs to the first step.
+    """
+    rest = torch.cat([2 * _sizes(halves), first * ACTIVATION_MAX], 1) / UNIT
+    return torch.cat([_padded(levels(halves), 2), F.pad(rest, [2] * 4)], 1)
 
 
 def _padded(activations: Tensor, margin: int) -> Tensor:
@@ -329,5 +356,8 @@ def _padded(activations: Tensor, margin: int) -> Tensor:
 
 
 def rates_like(batch: Batch) -> Tensor:
-    """A random rate for each patch: (B,)."""
-    return torch.randint(0, RATES, (len(batch.raw),)).float().to(batch.raw.device)
+    """A random rate for each patch: (B,), mostly one of ``USUAL_RATES``."""
+    count = len(batch.raw)
+    usual = torch.randint(USUAL_RATES[0], USUAL_RATES[1] + 1, (count,))
+    rate = torch.where(torch.rand(count) < 0.8, usual, torch.randint(0, RATES, (count,)))
+    return rate.float().to(batch.raw.device)

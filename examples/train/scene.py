@@ -20,6 +20,10 @@ from . import planes
 SHELVES = 6
 """Rows of photographs on a sheet."""
 
+SCALES = (0.45, 1.3)
+"""How much smaller photographs are made: below 1, larger, as the finest detail of a sensor is
+much softer than that of a picture that was reduced before."""
+
 _LUMA = torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]
 
 
@@ -95,7 +99,7 @@ def contact_sheet(
 ) -> tuple[torch.Tensor, list[dict[str, object]]]:
     """Random photographs on shelves: linear Rec. 709 light (3, H, W), and what was put where.
 
-    Each is turned, mirrored, reduced by 1 to 1.5 and exposed by -1.8 to 0.4 EV, some by up to 1.5;
+    Each is turned, mirrored, scaled and exposed by -1.8 to 0.4 EV, some by up to 1.5;
     the white of an 8-bit photograph is 1 before that.
     """
     sheet = torch.zeros(3, height, width)
@@ -130,7 +134,7 @@ def _tile(path: Path, height: int, most: int, rng: np.random.Generator) -> torch
         photo = photo * float(2 ** rng.uniform(-1.5, 0.5))
     else:
         photo = to_linear(photo, rng)
-    scale = min(rng.uniform(1, 1.5), photo.shape[1] / height)
+    scale = min(float(np.exp(rng.uniform(*np.log(SCALES)))), photo.shape[1] / height)
     rows, columns = (max(1, round(n / scale)) for n in photo.shape[1:])
     rows = max(rows, height)
     if (rows, columns) != tuple(photo.shape[1:]):

@@ -1,6 +1,6 @@
 """The encoder's transforms: float, run on the encoder only, on any device.
 
-The analysis g_a adds a nonlinear part to the complete linear transform; the
+The analysis g_a adds a nonlinear part to the residual of the sites; the
 hyper-analysis h_a makes the hyper-latents v of the latents z. Nothing that the
 decoder computes depends on how they round.
 """
@@ -8,10 +8,12 @@ decoder computes depends on how they round.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import HYPER, HYPER_WIDTH, LATENTS, RATES, WIDTH
+from .config import BLOCK, HYPER, HYPER_WIDTH, RATES, WIDTH
 
+_SITES = BLOCK * BLOCK
 _WIDTH = 48
 _ANCHORS = 9
 
@@ -81,7 +83,7 @@ class Attention(nn.Module):
 
 
 class Analysis(nn.Module):
-    """g_a: what to add to the linear latents.
+    """g_a: what to add to the residual of the sites.
 
     Reaches ``REACH`` positions; zero padding around the picture. The layer
     ``LAST`` gives the result, and is linear in its parameters.
@@ -91,13 +93,13 @@ class Analysis(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(LATENTS + WIDTH, _WIDTH, 1)
+        self.mix = nn.Conv2d(_SITES + WIDTH, _WIDTH, 1)
         self.rate = nn.Parameter(torch.zeros(_ANCHORS, _WIDTH))
         self.layers = nn.Sequential(
             _Residual(_WIDTH, _WIDTH),
             Attention(_WIDTH),
             _Residual(_WIDTH, 32),
-            nn.Conv2d(32, LATENTS, 3, padding=1),
+            nn.Conv2d(32, _SITES, 3, padding=1),
         )
         last = self.layers[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
@@ -105,26 +107,28 @@ class Analysis(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, linear: Tensor, guide: Tensor, rate: Tensor) -> Tensor:
-        """linear: latents (B, 16, h, w) in steps. guide: (B, 64, h, w), 0..4. rate: (B,)."""
-        soft = torch.sign(linear) * torch.log2(1 + linear.abs())
+        """What to add to latents (B, 4, 2h, 2w), in steps.
+
+        guide: (B, 64, h, w), 0..4. rate: (B,).
+        """
+        soft = F.pixel_unshuffle(torch.sign(linear) * torch.log2(1 + linear.abs()), 2)
         x = self.mix(torch.cat([soft, guide], 1))
         x = torch.relu(x + between_anchors(self.rate, rate)[:, :, None, None])
-        result: Tensor = self.layers(x)
-        return result
+        return F.pixel_shuffle(self.layers(x), 2)
 
 
 class HyperAnalysis(nn.Module):
-    """h_a: from the latents, (B, 16, 4h, 4w), the hyper-latents, (B, 8, h, w), unrounded."""
+    """h_a: from the latents, (B, 4, 8h, 8w), the hyper-latents, (B, 8, h, w), unrounded."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(2 * LATENTS, HYPER_WIDTH, 4, stride=2, padding=1)
+        self.first = nn.Conv2d(2 * _SITES, HYPER_WIDTH, 4, stride=2, padding=1)
         self.rate = nn.Parameter(torch.zeros(_ANCHORS, HYPER_WIDTH))
         self.second = nn.Conv2d(HYPER_WIDTH, HYPER_WIDTH, 4, stride=2, padding=1)
         self.last = nn.Conv2d(HYPER_WIDTH, HYPER, 1)
 
     def forward(self, latents: Tensor, rate: Tensor) -> Tensor:
-        soft = torch.sign(latents) * torch.log2(1 + latents.abs())
+        soft = F.pixel_unshuffle(torch.sign(latents) * torch.log2(1 + latents.abs()), 2)
         x = self.first(torch.cat([soft, soft.abs()], 1))
         x = torch.relu(x + between_anchors(self.rate, rate)[:, :, None, None])
         result: Tensor = self.last(torch.relu(self.second(x)))

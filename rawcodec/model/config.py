@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-BLOCK: Final = 4
+QUAD: Final = 2
 """Sites across the block that one position of the latents stands for."""
 
-LATENTS: Final = BLOCK * BLOCK
-"""Channels of the latents z: as many as a block has sites, so that the transform is complete."""
+LATENTS: Final = QUAD * QUAD
+"""Channels of the latents z: one for each site of a quad, row by row, so that nothing is out of
+reach."""
+
+BLOCK: Final = 4
+"""Sites across the block of one position of the base features and the analysis."""
 
 HYPER_BLOCK: Final = 16
 """Sites across the block of one position of the hyper-latents v."""
@@ -21,15 +25,14 @@ RATES: Final = 33
 """Gains to choose from; 0 is the coarsest, four to an octave of the step."""
 
 STEPS: Final = 2
-"""Steps N in which the positions of a group of channels are coded."""
+"""Steps N in which the positions of the first group of channels are coded."""
 
-LOW: Final = (0, 1, 2, 3)
-HIGH: Final = tuple(range(4, LATENTS))
-GROUPS: Final = (LOW, HIGH)
-"""Channels of the latents, from low to high frequency."""
+GROUPS: Final = ((0,), (3,), (1, 2))
+"""Channels of the latents that are coded together: a quarter of the sites, those diagonal to
+them, and the rest, of which each has four neighbours that are known."""
 
-PASSES: Final = tuple((group, step) for group in range(len(GROUPS)) for step in range(STEPS))
-"""The order of coding: (group of channels, step)."""
+PASSES: Final = ((0, 0), (0, 1), (1, None), (2, None))
+"""The order of coding: (group of channels, step); None for all positions at once."""
 
 SCALES: Final = 64
 """Standard deviations to choose from."""
@@ -50,7 +53,7 @@ LATENT_LIMIT: Final = 1 << 15
 HYPER_LIMIT: Final = 15
 """Largest magnitude of a hyper-latent."""
 
-HYPER_DEAD_ZONE: Final = 0.2
+HYPER_DEAD_ZONE: Final = 0.5
 """How much farther than a half an encoder lets hyper-latents lie from their mean's integer."""
 
 HYPER_GAIN: Final = 4
@@ -77,7 +80,7 @@ ZERO: Final = 64
 """The activation that stands for zero where a value has a sign."""
 
 PATTERN: Final = 64
-"""Rows and columns of the stored noise of the order prediction, repeated over the picture."""
+"""Rows and columns of the stored noise of the order prediction, repeated over the positions."""
 
 TRUNK_MARGIN: Final = 16
 """Sites around the picture that the network's inputs cover: what its convolutions reach."""
@@ -86,7 +89,10 @@ WIDTH: Final = 64
 HALF_WIDTH: Final = 32
 HYPER_WIDTH: Final = 32
 HYPER_UP: Final = 16
-CONTEXT_WIDTH: Final = 48
+UP_WIDTH: Final = 24
+CONTEXT_WIDTH: Final = 32
+DETAIL_WIDTH: Final = 32
+CONTEXT_INPUTS: Final = 2 * LATENTS + 1
 INPUTS: Final = 40
 
 
@@ -119,19 +125,25 @@ def _layers() -> dict[str, Layer]:
         "hyper.0": Layer(HYPER, HYPER_WIDTH, 3, conditioned=True),
         "hyper.1": Layer(HYPER_WIDTH, HYPER_UP * (HYPER_BLOCK // BLOCK) ** 2, 1),
         "base": Layer(WIDTH + HYPER_UP, WIDTH, 3, conditioned=True),
-        "order": Layer(WIDTH, STEPS, 1, out="value", limit=VALUE_MAX),
-        "synthesis.0": Layer(LATENTS + WIDTH, WIDTH, 3, conditioned=True),
-        "synthesis.1": Layer(WIDTH, WIDTH, 3),
-        "synthesis.2": Layer(WIDTH, LATENTS, 3, out="value", limit=CORRECTION_LIMIT),
+        "up": Layer(WIDTH, 4 * UP_WIDTH, 1),
+        "detail": Layer(HALF_WIDTH + UP_WIDTH, DETAIL_WIDTH, 1, conditioned=True),
+        "order": Layer(DETAIL_WIDTH, STEPS, 1, out="value", limit=VALUE_MAX),
+        "synthesis.0": Layer(LATENTS + DETAIL_WIDTH, HALF_WIDTH, 3, conditioned=True),
+        "synthesis.1": Layer(HALF_WIDTH, HALF_WIDTH, 3),
+        "synthesis.2": Layer(HALF_WIDTH, LATENTS, 3, out="value", limit=CORRECTION_LIMIT),
     }
+    width = CONTEXT_WIDTH
     for number, (group, _) in enumerate(PASSES):
         count = len(GROUPS[group])
+        seen = DETAIL_WIDTH
+        if number > 0:  # nothing is known before the first
+            layers[f"context.{number}.0"] = Layer(CONTEXT_INPUTS, width, 5)
+            seen += width
         layers |= {
-            f"context.{number}.0": Layer(LATENTS, CONTEXT_WIDTH, 5),
-            f"context.{number}.1": Layer(CONTEXT_WIDTH + WIDTH, WIDTH, 1, conditioned=True),
-            f"context.{number}.2": Layer(WIDTH, WIDTH, 1),
-            f"context.{number}.mean": Layer(WIDTH, count, 1, out="value", limit=MEAN_LIMIT),
-            f"context.{number}.scale": Layer(WIDTH, count, 1, limit=SCALES - 1, conditioned=True),
+            f"context.{number}.1": Layer(seen, width, 1, conditioned=True),
+            f"context.{number}.2": Layer(width, width, 1),
+            f"context.{number}.mean": Layer(width, count, 1, out="value", limit=MEAN_LIMIT),
+            f"context.{number}.scale": Layer(width, count, 1, limit=SCALES - 1, conditioned=True),
         }
     return layers
 
@@ -145,12 +157,12 @@ def operations_per_site() -> float:
     total = 0.0
     for name, layer in LAYERS.items():
         per_position = layer.inputs * layer.outputs * layer.kernel**2
-        if name in ("trunk.0", "trunk.1", "prediction"):
-            sites = 4
-        elif name.startswith("hyper"):
+        if name.startswith("hyper"):
             sites = HYPER_BLOCK**2
+        elif name in ("down", "trunk.2", "trunk.3", "base", "up"):
+            sites = BLOCK**2
         else:
-            sites = LATENTS
+            sites = QUAD**2
         total += per_position / sites
     return total
 
@@ -162,6 +174,5 @@ def signed_inputs(name: str) -> list[bool]:
         return [3 <= c < 15 or 19 <= c < 27 for c in range(layer.inputs)]
     if name == "hyper.0":
         return [True] * layer.inputs
-    if name == "synthesis.0":
-        return [c < LATENTS for c in range(layer.inputs)]
-    return [name.startswith("context") and name.endswith(".0")] * layer.inputs
+    with_latents = name == "synthesis.0" or (name.startswith("context") and name.endswith(".0"))
+    return [with_latents and c < LATENTS for c in range(layer.inputs)]

@@ -1,4 +1,4 @@
-"""What the network sees, and the complete linear transform of the residual.
+"""What the network sees, and sites by their place in 2x2 blocks.
 
 The same functions serve the codec, on integers, and training.
 """
@@ -64,30 +64,3 @@ def inputs(guide: Tensor, tone: Tensor, mask: Tensor, missing: Tensor, earlier: 
 
 def _signed(values: Tensor) -> Tensor:
     return (values + ZERO).clamp(0, ACTIVATION_MAX)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """Sums and differences of four: (..., 4, H, W) to the same, unnormalised Hadamard."""
-    a, b, c, d = x.unbind(-3)
-    left, right, down, cross = a + c, b + d, a - c, b - d
-    return torch.stack([left + right, left - right, down + cross, down - cross], -3)
-
-
-def transform(sites: Tensor) -> Tensor:
-    """Four times the orthonormal transform of each 4x4 block.
-
-    sites: (B, H, W), H and W multiples of 4. Returns (B, 16, H/4, W/4): a 2x2
-    Hadamard transform over the sites of a 2x2 block, then a 2x2 Haar transform
-    within each of its four planes; channel 4 w + h is Haar band w of
-    Hadamard plane h, both from low to high frequency.
-    """
-    planes = _mix(blocks(sites))  # B, h, H/2, W/2
-    bands = _mix(blocks(planes))  # B, h, w, H/4, W/4
-    return bands.transpose(1, 2).flatten(1, 2)
-
-
-def inverse(latents: Tensor) -> Tensor:
-    """The inverse of :func:`transform`, four times too large: (B, 16, h, w) to (B, 4h, 4w)."""
-    count, _, height, width = latents.shape
-    bands = latents.reshape(count, 4, 4, height, width).transpose(1, 2)
-    return unblocks(_mix(unblocks(_mix(bands))))

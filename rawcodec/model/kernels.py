@@ -10,6 +10,7 @@ that transforms its inputs (Winograd, FFT): the kernels here avoid them.
 from __future__ import annotations
 
 import functools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,32 @@ class Kernel(ABC):
         return scaled.round_().clamp_(0, layer.limit).to(torch.uint8)
 
 
+class _WithoutNnpack:
+    """Keeps NNPACK, which takes Winograd's algorithm, off while any thread is inside.
+
+    PyTorch has one switch for the whole process; it is put back by the last to leave.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside, self._before = 0, (False,)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.backends.nnpack.set_flags(False)  # type: ignore[no-untyped-call]
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.nnpack.set_flags(*self._before)  # type: ignore[no-untyped-call]
+
+
+_WITHOUT_NNPACK = _WithoutNnpack()
+
+
 class FloatKernel(Kernel):
     """The reference: float32 convolution of the integers."""
 
@@ -72,8 +99,7 @@ class FloatKernel(Kernel):
         self._scale = weights.scale[:, None, None]
 
     def __call__(self, x: Tensor) -> Tensor:
-        # NNPACK, where PyTorch has it, would take Winograd's algorithm.
-        with torch.backends.nnpack.flags(enabled=False):
+        with _WITHOUT_NNPACK:
             sums = F.conv2d(x.float(), self._weight, self._bias, stride=self.layer.stride)
         return self._finished(sums.mul_(self._scale))
 

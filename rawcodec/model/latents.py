@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,9 +22,13 @@ from torch import Tensor
 from . import network
 from .analysis import REACH, Analysis, HyperAnalysis, working_type
 from .config import (
+    ACTIVATION_MAX,
     BLOCK,
+    CONTEXT_INPUTS,
     CORRECTION_BITS,
+    DETAIL_WIDTH,
     GROUPS,
+    HALF_WIDTH,
     HYPER_BLOCK,
     HYPER_GAIN,
     HYPER_LIMIT,
@@ -35,15 +39,25 @@ from .config import (
     PASSES,
     PATTERN,
     PREDICTION_UNIT,
+    SCALES,
     STEPS,
     TRUNK_MARGIN,
     WIDTH,
     ZERO,
 )
-from .inputs import blocks, inputs, inverse, transform, unblocks
+from .inputs import blocks, inputs, unblocks
 from .kernels import KERNELS, Kernel
 from .store import COMPANDED, DOMAIN, Model
-from .tables import HALVES, EntropyCoder, Tables, split
+from .tables import (
+    HALVES,
+    SHIFT_BITS,
+    SHIFT_LIMIT,
+    SHIFTED_TOGETHER,
+    SILENT,
+    EntropyCoder,
+    Tables,
+    split,
+)
 from .view import PlaneView
 
 BAND = 48
@@ -55,11 +69,14 @@ DISTORTION_WEIGHT = 8.66
 _CHOICES = 1 << 17
 """Latents that are chosen at a time: few enough for the cache."""
 
-_VALUE_LIMIT = 1 << 20
-"""Larger latents than any picture has, in the residual's domain."""
+_SHIFT_SAMPLE = 1 << 19
+"""Latents of a pass that tell how scales are to be shifted."""
 
 _MARGIN = 3
-"""Blocks around the picture that the synthesis reaches."""
+"""Quads around the picture that the synthesis reaches."""
+
+_CONTEXT_MARGIN = 2
+"""Quads around the picture that a context reaches."""
 
 
 class Runner:
@@ -90,7 +107,7 @@ class Runner:
 
     @property
     def steps(self) -> Tensor:
-        """Steps of the latents at this rate: int32 (1, 16, 1, 1)."""
+        """Steps of the latents at this rate: int32 (1, 4, 1, 1)."""
         return self.model.steps[self.rate][None, :, None, None]
 
     @property
@@ -99,9 +116,24 @@ class Runner:
         return self.model.hyper_scale[self.rate]
 
 
-def _bands(first: int, last: int) -> Iterator[tuple[int, int]]:
-    for top in range(first, last, BAND):
-        yield top, min(top + BAND, last)
+def _over_bands(run: Runner, first: int, last: int, task: Callable[[int, int], None]) -> None:
+    """Call ``task`` with the first and the last row of each band from ``first`` to ``last``.
+
+    On a CPU several at a time, one to a thread: much of a task is not in the layers.
+    """
+    tops = range(first, last, BAND)
+    bottoms = [min(top + BAND, last) for top in tops]
+    threads = torch.get_num_threads()
+    if run.device.type != "cpu" or threads == 1 or len(tops) < 2:
+        for top, bottom in zip(tops, bottoms, strict=True):
+            task(top, bottom)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(task, tops, bottoms):
+                pass  # draws the exceptions out
+    finally:
+        torch.set_num_threads(threads)  # what its initialiser sets is not of its threads alone
 
 
 def _levels() -> np.ndarray:
@@ -157,58 +189,60 @@ class PlaneCodec:
     def _look(self, plane: PlaneView, decoded: np.ndarray | None) -> None:
         """Features of the JPEG, and its correction of the tone layer's prediction."""
         rows, columns, margin = self.rows, self.columns, TRUNK_MARGIN
-        pad = (
-            (margin, BLOCK * rows - self.height + margin),
-            (margin, BLOCK * columns - self.width + margin),
-        )
         # reflection keeps sites on their colour
-        guide = torch.from_numpy(np.pad(plane.guide, ((0, 0), *pad), "reflect"))[None]
-        tone = torch.from_numpy(np.pad(plane.tone, pad, "reflect").view(np.int16))[None]
-        covered = torch.zeros((1, 1), dtype=torch.uint8)
-        if plane.reached is not None:
-            covered = torch.from_numpy(np.pad(~plane.reached, pad, "reflect").view(np.uint8))
-        before = None
-        if decoded is not None:
-            before = torch.from_numpy(np.pad(decoded, pad, "reflect"))[None]
+        down, across = (
+            np.pad(np.arange(n), (margin, BLOCK * whole - n + margin), "reflect")
+            for n, whole in ((self.height, rows), (self.width, columns))
+        )
+
+        def sites(values: np.ndarray, part: slice) -> Tensor:
+            """Rows of values (..., H, W), with the margin around the picture."""
+            return torch.from_numpy(values[..., down[part], :].take(across, axis=-1))[None]
+
         mask = self._mask(plane.colours)
-        self._guide = self._padded(WIDTH, 0, 1)
+        self._guide = self._padded(WIDTH, (rows, columns), 1)
+        self._half = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0)
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
-        for top, bottom in _bands(-1, rows + 1):
+
+        def look(top: int, bottom: int) -> None:
             part = slice(4 * top + 4, 4 * bottom + 28)
             half_part = slice(part.start // 2, part.stop // 2)
-            values = tone[:, part].to(torch.int32) & 0xFFFF
+            values = sites(plane.tone.view(np.int16), part).to(torch.int32) & 0xFFFF
             height, width = values.shape[1:]
             missing = torch.zeros((1, 1, height // 2, width // 2), dtype=torch.uint8)
             if plane.reached is not None:
-                missing = blocks(covered[None, part]).amax(1, keepdim=True)
-            earlier = torch.zeros_like(values) if before is None else before[:, part]
-            x = inputs(guide[:, :, part], values, mask(half_part), missing, earlier)
+                missing = blocks(sites(~plane.reached, part)).amax(1, keepdim=True).to(torch.uint8)
+            earlier = torch.zeros_like(values) if decoded is None else sites(decoded, part)
+            x = inputs(sites(plane.guide, part), values, mask(half_part), missing, earlier)
             half = network.half_features(self.run, self.run.put(x))
             self._guide[:, :, top + 1 : bottom + 1] = network.guide_features(self.run, half)
-            self._correct(top, bottom, half, tone, mask)
+            first, last = max(top, 0), min(bottom, rows)
+            if first < last:
+                # of the rows in the picture, with a margin of one position
+                inside = 3 + 2 * (first - top)
+                near = half[:, :, inside : inside + 2 * (last - first) + 2, 5:-5]
+                self._half[:, :, 2 * first : 2 * last] = near[:, :, 1:-1, 1:-1]
+                start = 12 + 4 * (first - top)
+                tone = values[0, start : start + 4 * (last - first), margin:-margin]
+                self._correct(first, last, near, tone, mask)
+
+        _over_bands(self.run, -1, rows + 1, look)
 
     def _correct(
-        self, top: int, bottom: int, half: Tensor, tone: Tensor, mask: Callable[[slice], Tensor]
+        self, first: int, last: int, near: Tensor, tone: Tensor, mask: Callable[[slice], Tensor]
     ) -> None:
-        """The corrected prediction of rows of blocks that lie in the picture.
+        """The corrected prediction of rows of blocks of the picture.
 
-        half: features of these rows with a margin of 4. tone: int16 (1, H, W)
-        with the trunk's margin. mask: see ``_mask``.
+        near: features of these rows with a margin of 1. tone: int32 (H, W) of
+        these rows. mask: see ``_mask``.
         """
-        first, last = max(top, 0), min(bottom, self.rows)
-        if first >= last:
-            return
         margin = TRUNK_MARGIN
-        # the layer reaches one position of the margin
-        skip = 3 + 2 * (first - top)
-        here = half[:, :, skip : skip + 2 * (last - first) + 2, 5:-5]
-        planes = self.run("prediction", here).cpu()
+        planes = self.run("prediction", near).cpu()
         chosen = mask(slice(margin // 2 + 2 * first, margin // 2 + 2 * last))
         chosen = chosen[..., margin // 2 : -(margin // 2)]
         shape = (1, 4, 3, *planes.shape[2:])
         correction = (planes.reshape(shape) * chosen.reshape(shape)).sum(2, dtype=torch.int32)
-        sites = tone[0, margin + 4 * first : margin + 4 * last, margin:-margin]
-        sites = (sites.to(torch.int32) & 0xFFFF) + unblocks(correction)[0] * PREDICTION_UNIT
+        sites = tone + unblocks(correction)[0] * PREDICTION_UNIT
         self.prediction[4 * first : 4 * last] = sites.clamp_(0, COMPANDED - 1).numpy()
 
     def _mask(self, colours: np.ndarray) -> Callable[[slice], Tensor]:
@@ -232,120 +266,160 @@ class PlaneCodec:
     def analyse(self, raw: np.ndarray) -> tuple[Tensor, Tensor]:
         """The encoder's transforms: latents in steps, and hyper-latents, both float32.
 
-        raw: uint16 (H, W), the companded mosaic. Returns (1, 16, h, w) and (1,
-        8, h / 4, w / 4).
+        raw: uint16 (H, W), the companded mosaic. Returns (1, 4, h, w) and (1,
+        8, h / 8, w / 8).
         """
-        rows = self.rows
+        rows, columns = self.rows, self.columns
         padded = self.prediction.copy()
         padded[: self.height, : self.width] = raw
         forward = self.run.model.forward.astype(np.int32)
-        linear = _channels_last(LATENTS, rows, self.columns, 0, torch.float32, "cpu")
-        for top, bottom in _bands(0, rows):
+        linear = _channels_last(LATENTS, 2 * rows, 2 * columns, 0, torch.float32, "cpu")
+
+        def residual(top: int, bottom: int) -> None:
             part = slice(4 * top, 4 * bottom)
-            residual = forward.take(padded[part]) - forward.take(self.prediction[part])
-            linear[:, :, top:bottom] = transform(torch.from_numpy(residual)[None])
-        linear /= 4 * self.run.steps
+            sites = forward.take(padded[part]) - forward.take(self.prediction[part])
+            here = blocks(torch.from_numpy(sites)[None])
+            linear[:, :, 2 * top : 2 * bottom] = here / self.run.steps
+
+        _over_bands(self.run, 0, rows, residual)
         guide = self._guide[:, :, 1:-1, 1:-1]
         analysis, hyper_analysis = self.run.transforms
         kind = self.run.kind
         rate = torch.tensor([float(self.run.rate)], device=self.run.device)
         latents = linear.clone()
+
+        @torch.inference_mode()
+        def add(top: int, bottom: int) -> None:
+            above, below = max(top - REACH, 0), min(bottom + REACH, rows)
+            seen = guide[:, :, above:below].to(kind) / 32
+            near = self.run.put(linear[:, :, 2 * above : 2 * below].to(kind))
+            added = analysis(near, seen, rate)[:, :, 2 * (top - above) : 2 * (bottom - above)]
+            latents[:, :, 2 * top : 2 * bottom] += added.cpu()
+
+        _over_bands(self.run, 0, rows, add)
         with torch.inference_mode():
-            for top, bottom in _bands(0, rows):
-                above, below = max(top - REACH, 0), min(bottom + REACH, rows)
-                seen = guide[:, :, above:below].to(kind) / 32
-                near = self.run.put(linear[:, :, above:below].to(kind))
-                added = analysis(near, seen, rate)
-                latents[:, :, top:bottom] += added[:, :, top - above : bottom - above].cpu()
             hyper = hyper_analysis(self.run.put(latents.to(kind)), rate).float().cpu()
         return latents, hyper
 
     def know(self, hyper: Tensor) -> None:
-        """Take the hyper-latents, int32 (1, 8, h / 4, w / 4): the entropy model, and the order."""
+        """Take the hyper-latents, int32 (1, 8, h / 8, w / 8): the entropy model, and the order."""
         rows, columns = self.rows, self.columns
         activations = (ZERO + HYPER_GAIN * hyper).to(torch.uint8)
         activations = self.run.put(F.pad(activations, [1] * 4, value=ZERO))
         features = F.pad(network.hyper_features(self.run, activations), [1] * 4)
-        self._base = self._padded(WIDTH, 0, _MARGIN)
-        inner = self._base[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        scores = torch.empty((STEPS, rows, columns), dtype=torch.int32)
-        down = -(-rows // PATTERN), -(-columns // PATTERN)
-        pattern = self.run.model.pattern.to(torch.int32).repeat(1, *down)[:, :rows, :columns]
-        for top, bottom in _bands(0, rows):
+        self._detail = self._padded(DETAIL_WIDTH, (2 * rows, 2 * columns), _MARGIN)
+        inner = self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        across = -(-2 * columns // PATTERN)
+        pattern = self.run.model.pattern.repeat(1, 1, across)[..., : 2 * columns]
+        order = torch.empty((2 * rows, 2 * columns), dtype=torch.uint8)
+
+        def know(top: int, bottom: int) -> None:
             near = slice(top, bottom + 2)
+            here = slice(2 * top, 2 * bottom)
             base = network.base_features(self.run, self._guide[:, :, near], features[:, :, near])
-            inner[:, :, top:bottom] = base
-            scores[:, top:bottom] = self.run("order", base)[0].cpu()
-        scores += pattern
-        order = torch.zeros((rows, columns), dtype=torch.uint8)
-        best = scores[0]
-        for step in range(1, STEPS):
-            order[scores[step] > best] = step
-            best = torch.maximum(best, scores[step])
+            detail = network.detail_features(self.run, self._half[:, :, here], base)
+            inner[:, :, here] = detail
+            noise = pattern[:, torch.arange(here.start, here.stop) % PATTERN]
+            scores = self.run("order", detail)[0].cpu().to(torch.int32) + noise
+            best, chosen = scores[0], torch.zeros_like(scores[0], dtype=torch.uint8)
+            for step in range(1, STEPS):
+                chosen[scores[step] > best] = step
+                best = torch.maximum(best, scores[step])
+            order[here] = chosen
+
+        _over_bands(self.run, 0, rows, know)
         self.steps = [(order == step)[None, None].to(torch.int16) for step in range(STEPS)]
+        self._first = (order == 0)[None, None].to(torch.uint8) * ACTIVATION_MAX
 
     def parameters(self, number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
         rows, columns = self.rows, self.columns
         count = len(GROUPS[PASSES[number][0]])
-        mean = _channels_last(count, rows, columns, 0, torch.int16, "cpu")
-        scale = _channels_last(count, rows, columns, 0, torch.uint8, "cpu")
-        levels = self._padded_levels(known)
-        base = self._base[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        for top, bottom in _bands(0, rows):
-            near = levels[:, :, top + 1 : bottom + 5, 1:-1]
-            mean[:, :, top:bottom], scale[:, :, top:bottom] = network.parameters(
-                self.run, number, base[:, :, top:bottom], near
+        mean = _channels_last(count, 2 * rows, 2 * columns, 0, torch.int16, "cpu")
+        scale = _channels_last(count, 2 * rows, 2 * columns, 0, torch.uint8, "cpu")
+        detail = self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+
+        def look(top: int, bottom: int) -> None:
+            here = slice(2 * top, 2 * bottom)
+            seen = self._known(known, here.start, here.stop) if number > 0 else detail
+            mean[:, :, here], scale[:, :, here] = network.parameters(
+                self.run, number, detail[:, :, here], seen
             )
+
+        _over_bands(self.run, 0, rows, look)
         return mean, scale
 
     def code(self, coder: network.LatentCoder) -> Tensor:
-        """All latents, through a coder: int16 (1, 16, h, w)."""
-        zeros = _channels_last(LATENTS, self.rows, self.columns, 0, torch.int16, "cpu")
+        """All latents, through a coder: int16 (1, 4, h, w)."""
+        size = 2 * self.rows, 2 * self.columns
+        zeros = _channels_last(LATENTS, *size, 0, torch.int16, "cpu")
         return network.walk(coder, self.steps, zeros, self.parameters)
 
     def synthesise(self, latents: Tensor) -> np.ndarray:
         """The plane that the latents make of the prediction: uint16 (H, W), companded."""
         model = self.run.model
         step = self.run.steps
-        levels = self._padded_levels(latents)
         forward = model.forward.astype(np.int32)
         result = np.empty((self.height, self.width), np.uint16)
-        for top, bottom in _bands(0, -(-self.height // BLOCK)):
-            near = slice(top, bottom + 2 * _MARGIN)
-            added = network.synthesis(self.run, self._base[:, :, near], levels[:, :, near])
-            values = latents[:, :, top:bottom].to(torch.int32) * step
+
+        def add(top: int, bottom: int) -> None:
+            near = slice(2 * top, 2 * (bottom + _MARGIN))
+            levels = self.run.put(self._levels(latents, 2 * top, 2 * bottom, _MARGIN))
+            added = network.synthesis(self.run, self._detail[:, :, near], levels)
+            values = latents[:, :, 2 * top : 2 * bottom].to(torch.int32) * step
             values += (added.cpu().to(torch.int32) * step) >> CORRECTION_BITS
-            values.clamp_(-_VALUE_LIMIT, _VALUE_LIMIT)
-            residual = (inverse(values)[0] + 2) >> 2
+            residual = unblocks(values)[0]
             part = slice(4 * top, min(4 * bottom, self.height))
             sites = forward.take(self.prediction[part, : self.width])
             sites += residual[: part.stop - part.start, : self.width].numpy()
             np.clip(sites, 0, DOMAIN - 1, out=sites)
             result[part] = model.back.take(sites)
+
+        _over_bands(self.run, 0, -(-self.height // BLOCK), add)
         return result
 
-    def _padded_levels(self, latents: Tensor) -> Tensor:
-        """Latents as activations on the device, with a margin of zeros."""
-        levels = np.empty((self.rows, self.columns, LATENTS), np.uint8)
-        rows = latents.permute(0, 2, 3, 1)[0].numpy().view(np.uint16)
-        for top, bottom in _bands(0, self.rows):
-            _LEVELS.take(rows[top:bottom], out=levels[top:bottom], mode="clip")
-        result = self._padded(LATENTS, ZERO, _MARGIN)
-        inner = result.permute(0, 2, 3, 1)[0, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        inner.copy_(torch.from_numpy(levels))
+    def _known(self, latents: Tensor, top: int, bottom: int) -> Tensor:
+        """What a context sees of rows of quads: see ``network.parameters``."""
+        margin = _CONTEXT_MARGIN
+        levels = self._levels(latents, top, bottom, margin)
+        height, width = levels.shape[2:]
+        known = _channels_last(CONTEXT_INPUTS, height, width, 0, torch.uint8, "cpu")
+        known[:, :LATENTS] = levels
+        known[:, LATENTS : 2 * LATENTS] = (levels.to(torch.int16) - ZERO).abs_() * 2
+        rows, at = self._near(top, bottom, margin)
+        known[:, -1:, at, margin:-margin] = self._first[:, :, rows]
+        return self.run.put(known)
+
+    def _levels(self, latents: Tensor, top: int, bottom: int, margin: int) -> Tensor:
+        """Latents of rows of quads, and of a margin, as activations: uint8 (1, 4, ...).
+
+        They are zero beyond the picture.
+        """
+        size = bottom - top + 2 * margin, latents.shape[3] + 2 * margin
+        result = _channels_last(LATENTS, *size, ZERO, torch.uint8, "cpu")
+        rows, at = self._near(top, bottom, margin)
+        inside = latents[:, :, rows].permute(0, 2, 3, 1).numpy().view(np.uint16)
+        result[:, :, at, margin:-margin] = torch.from_numpy(_LEVELS.take(inside)).permute(
+            0, 3, 1, 2
+        )
         return result
 
-    def _padded(self, channels: int, fill: int, margin: int) -> Tensor:
-        """Activations of all positions and the margin, filled: uint8 (1, channels, ...)."""
-        rows, columns = self.rows + 2 * margin, self.columns + 2 * margin
-        return _channels_last(channels, rows, columns, fill, torch.uint8, self.run.device)
+    def _near(self, top: int, bottom: int, margin: int) -> tuple[slice, slice]:
+        """Rows of quads in the picture, up to a margin away, and where they lie with it."""
+        start, stop = max(top - margin, 0), min(bottom + margin, 2 * self.rows)
+        at = start - top + margin
+        return slice(start, stop), slice(at, at + stop - start)
+
+    def _padded(self, channels: int, size: tuple[int, int], margin: int) -> Tensor:
+        """Activations of a picture of positions and the margin, zero: uint8 (1, channels, ...)."""
+        height, width = (n + 2 * margin for n in size)
+        return _channels_last(channels, height, width, 0, torch.uint8, self.run.device)
 
 
 class TableCoder:
     """Codes latents with tables, through an entropy coder; also the hyper-latents.
 
-    It is the ``LatentCoder`` of encoder and decoder. latents: float32 (1, 16,
+    It is the ``LatentCoder`` of encoder and decoder. latents: float32 (1, 4,
     h, w) in steps, from which an encoder chooses integers; None to decode.
     """
 
@@ -360,10 +434,15 @@ class TableCoder:
         _, _, height, width = mean.shape
         positions = np.flatnonzero(here.numpy())
         means, scales = (_rows(part)[positions].ravel() for part in (mean, scale))
-        given = None
+        given = shifts = None
         if self._latents is not None:
-            ours = self._latents[:, channels[0] : channels[-1] + 1]
-            given = self._choose(_rows(ours)[positions].ravel(), means, scales)
+            part = self._latents[:, channels[0] : channels[-1] + 1]
+            ours = _rows(part)[positions].ravel()
+            shifts = self._best_shifts(self._choose(ours, means, scales), means, scales)
+        shifts = self._tables.code_shifts(self._coder, shifts)
+        scales = self._tables.shifted(scales, shifts)
+        if self._latents is not None:
+            given = self._choose(ours, means, scales)
         values = self._tables.code(self._coder, given, means, scales)
         if len(values) and max(-int(values.min()), int(values.max())) >= LATENT_LIMIT:
             raise ValueError("a latent is out of range")
@@ -402,6 +481,35 @@ class TableCoder:
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
             list(threads.map(part, range(0, len(latents), _CHOICES)))
         return result
+
+    def _best_shifts(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """The shifts of scales with which latents take the fewest bits: int32 (16,).
+
+        Found from some of the latents where there are many.
+        """
+        assert self._cost is not None
+        stride = max(1, len(latents) // _SHIFT_SAMPLE)
+        some = slice(None, None, stride)
+        latents, mean, scale = latents[some], mean[some], scale[some]
+        widest = self._cost.shape[-1] // 2
+        whole, fraction = split(mean)
+        line = scale.astype(np.int32) * MEAN_UNIT + fraction
+        line *= self._cost.shape[-1]
+        line += np.clip(latents - whole, -widest, widest) + widest
+        counts = stride * np.bincount(line, minlength=self._cost.size).reshape(SCALES, -1)
+        every = np.arange(SCALES)
+        # what is not coded stays so, and nothing else becomes so: a rare latent would be lost
+        silent = self._tables.sizes == SILENT
+        counts[silent] = 0
+        price = self._cost.reshape(SCALES, MEAN_UNIT, -1).astype(np.float64)
+        price[silent] = np.inf
+        bits = np.zeros((2 * SHIFT_LIMIT + 1, SCALES))
+        for row, shift in zip(bits, range(-SHIFT_LIMIT, SHIFT_LIMIT + 1), strict=True):
+            moved = price[np.clip(every + shift, 0, SCALES - 1)].reshape(SCALES, -1)
+            row[:] = np.multiply(counts, moved, out=np.zeros_like(moved), where=counts > 0).sum(1)
+        together = bits.reshape(len(bits), -1, SHIFTED_TOGETHER).sum(2) + SHIFT_BITS[:, None]
+        best: np.ndarray = together.argmin(0)
+        return best.astype(np.int32) - SHIFT_LIMIT
 
     def _chosen(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
         assert self._cost is not None

@@ -1,11 +1,13 @@
 """The graph of the decoder's networks, and the one walk over the latents.
 
 Here is which layer follows which. What a layer computes with is the caller's
-choice: integers in the codec (:mod:`.integer`), their imitation by floats in
+choice: integers in the codec (:mod:`.kernels`), their imitation by floats in
 training. Both run these functions, so that they cannot drift apart.
 
-Positions are blocks of 4x4 sites. All convolutions are without padding; what
-they reach beyond the picture is given to them.
+Latents, the trunk's first layers, contexts and synthesis have a position for
+each quad of 2x2 sites; the base and what it is made of, for each block of 4x4.
+All convolutions are without padding; what they reach beyond the picture is
+given to them.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class LatentCoder(Protocol):
         """The latents of pass ``number`` at the positions ``here``.
 
         here: (B, 1, h, w), 1 at the positions of the pass. mean, scale: (B, c,
-        h, w), as the layers give them. Returns (B, c, h, w); what it has
-        elsewhere does not matter.
+        h, w), as the layers give them, for the c channels of the pass's group.
+        Returns (B, c, h, w); what it has elsewhere does not matter.
         """
         ...
 
@@ -59,28 +61,39 @@ def base_features(layer: LayerFunction, guide: Tensor, hyper: Tensor) -> Tensor:
     return layer("base", torch.cat([guide, hyper], 1))
 
 
-def parameters(
-    layer: LayerFunction, number: int, base: Tensor, levels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean and scale of the latents of pass ``number``; reaches 2 positions of levels.
+def detail_features(layer: LayerFunction, half: Tensor, base: Tensor) -> Tensor:
+    """What the entropy model and the synthesis know of quads before any latent.
 
-    base: (B, 64, h, w). levels: the latents known so far as activations,
-    (B, 16, h + 4, w + 4), zero where they are not.
+    half: (B, 32, 2h, 2w), as of ``half_features``. base: (B, 64, h, w). Returns (B, 32, 2h, 2w).
+    Through the base the hyper-latents reach the picture too: what is wrong over large areas
+    costs less there than in every site's latent.
+    """
+    return layer("detail", torch.cat([half, F.pixel_shuffle(layer("up", base), 2)], 1))
+
+
+def parameters(
+    layer: LayerFunction, number: int, detail: Tensor, known: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and scale of the latents of pass ``number``; reaches 2 positions of ``known``.
+
+    detail: (B, 32, h, w). known: activations (B, 9, h + 4, w + 4), of the latents known so far:
+    their levels, zero where they are not known, the levels' sizes, and whether the position
+    belongs to the first step. The first pass does not look at it.
+
+    Returns (B, c, h, w) each, for the c channels of the pass's group.
     """
     name = f"context.{number}"
-    known = layer(f"{name}.0", levels)
-    mixed = layer(f"{name}.2", layer(f"{name}.1", torch.cat([known, base], 1)))
+    seen = detail if number == 0 else torch.cat([layer(f"{name}.0", known), detail], 1)
+    mixed = layer(f"{name}.2", layer(f"{name}.1", seen))
     return layer(f"{name}.mean", mixed), layer(f"{name}.scale", mixed)
 
 
-def synthesis(layer: LayerFunction, base: Tensor, levels: Tensor) -> Tensor:
+def synthesis(layer: LayerFunction, detail: Tensor, levels: Tensor) -> Tensor:
     """What to add to the latents; reaches 3 positions.
 
-    base, levels: activations (B, 64 and 16, h + 6, w + 6). Through the base the
-    hyper-latents reach the picture too: what is wrong over large areas costs
-    less there than in every block's latents.
+    detail, levels: activations (B, 32 and 4, h + 6, w + 6). Returns (B, 4, h, w).
     """
-    features = layer("synthesis.0", torch.cat([levels, base], 1))
+    features = layer("synthesis.0", torch.cat([levels, detail], 1))
     return layer("synthesis.2", layer("synthesis.1", features))
 
 
@@ -90,21 +103,23 @@ def walk(
     known: Tensor,
     parameters_of: Callable[[int, Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """Code all latents, pass after pass, and return them: (B, 16, h, w).
+    """Code all latents, pass after pass, and return them: (B, 4, h, w).
 
     The only place that knows the order: encoding, decoding and training walk
     through it, each with its own coder.
 
     steps: for each step (B, 1, h, w), 1 at the positions that belong to it.
-    known: zeros (B, 16, h, w). parameters_of: mean and scale of a pass, from
+    known: zeros (B, 4, h, w). parameters_of: mean and scale of a pass, from
     the latents that are known.
     """
     assert len(steps) == STEPS
+    everywhere = torch.ones_like(steps[0])
     for number, (group, step) in enumerate(PASSES):
         channels = slice(GROUPS[group][0], GROUPS[group][-1] + 1)
+        here = everywhere if step is None else steps[step]
         mean, scale = parameters_of(number, known)
-        latents = coder.code(number, steps[step], mean, scale)
+        latents = coder.code(number, here, mean, scale)
         update = torch.zeros_like(known)
-        update[:, channels] = latents * steps[step]
+        update[:, channels] = latents * here
         known = known + update
     return known

@@ -48,7 +48,7 @@ class Model:
     """The weights of one model.
 
     layers: int8 weight, uint8 shift and int32 bias (1 or 33, outputs) by name.
-    steps: int32 (33, 16), by rate and channel, in units of 2**-15 of white in
+    steps: int32 (33, 4), by rate and channel, in units of 2**-15 of white in
         the residual's domain. hyper_scale: uint8 (33, 8). pattern: int16 (2,
         64, 64). forward: uint16 (46341,), from companded values to the
         residual's domain; back: uint16 (65536,), the other way.
