@@ -303,7 +303,7 @@ ALTERED: dict[str, tuple[str, Callable[[], Tensor]]] = {
         "tables.frequencies",
         lambda: arrays()["tables.frequencies"].to(torch.bfloat16),
     ),
-    "a transform of another shape": ("analysis.mix.weight", lambda: torch.zeros(3, 4)),
+    "a hyper-analysis of another shape": ("hyper_analysis.first.weight", lambda: torch.zeros(3, 4)),
 }
 
 

@@ -83,8 +83,8 @@ def _codec(seed: int = 0) -> TrainingCodec:
     with torch.no_grad():
         for name, part in codec.named_parameters():
             size = 0.1 * float(part.std()) if part.ndim == 4 else 0.2
-            if "analysis." in name:
-                size = 0.05 if name.startswith("hyper") else 0.02
+            if name.startswith("hyper_analysis."):
+                size = 0.05
             part += size * torch.randn_like(part)
         codec.hyper_analysis.last.bias += torch.linspace(-3, 3, HYPER)
     return codec.eval()
@@ -255,6 +255,7 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     assert z.any()
     assert v.any()
 
+    monkeypatch.setattr(latents, "BAND", 1000)  # one band, so that each layer runs once
     theirs = _Trace(monkeypatch)
     runtime = PlaneCodec(Runner(model, rate, "float32", "cpu"), plane, earlier)
     unrounded, hyper = runtime.analyse(raw)
@@ -493,11 +494,6 @@ def test_noise_comes_before_rounding_and_the_order_last():
               ("choosy", "exact", "ordered")]  # fmt: skip
     assert begins == sorted(begins)
     assert begins[0] > next(n for n, p in enumerate(phases) if not p.noisy)
-    turns = [fit.phase_of(0.5, step).encoder for step in range(8)]
-    assert turns == [True, False, False, False] * 2
-    assert all(fit.phase_of(0.5, step).noisy == turns[step] for step in range(8))
-    assert not fit.phase_of(0.05, 4).encoder
-    assert not fit.phase_of(1.0, 4).encoder
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -658,15 +654,11 @@ def test_every_parameter_learns_to_the_end(frames, small):
     batch = data.random_batch(data.open_frames(frames), 9, np.random.default_rng(0))
     rates = torch.arange(0, RATES, 4).float()  # each anchor
     learned: dict[bool, set[str]] = {}
-    for progress, step in ((0.7, 0), (1.0, 1)):
-        phase = fit.phase_of(progress, step)
-        assert phase.exact
-        assert phase.choosy
-        assert phase.ordered
+    for phase in (fit.phase_of(0.05), fit.phase_of(1.0)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fit, "rates_like", lambda batch: rates)
             training.learn(batch, phase)
-        learned[phase.encoder] = {
+        learned[phase.noisy] = {
             name
             for name, part in training.codec.named_parameters()
             if part.grad is not None and part.grad.abs().amax() > 0
@@ -677,10 +669,8 @@ def test_every_parameter_learns_to_the_end(frames, small):
             if part.grad is not None
         )
     names = {name for name, _ in training.codec.named_parameters()}
-    encoder = {name for name in names if name == "gains" or name.startswith("analysis.")}
-    assert learned[True] == encoder
-    assert learned[False] == names - encoder
-    assert {"layers.layers.order.weight", "tail"} <= learned[False]
+    assert learned[True] == names - {"layers.layers.order.weight", "layers.layers.order.bias"}
+    assert learned[False] == names - {"gains"}
 
 
 # The commands

@@ -15,13 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rawcodec.errors import ModelError
-from rawcodec.model.analysis import Analysis, between_anchors
+from rawcodec.model.analysis import between_anchors
 from rawcodec.model.config import LAYERS, MEAN_UNIT, RATES, SCALE_MIN, SCALE_OCTAVES, SCALES
 from rawcodec.model.store import COMPANDED, DOMAIN, FORMAT, certify, load_model
 from rawcodec.model.tables import HALVES, SILENT, TOTAL
 
 from .fit import CHECKPOINT, LOG, VALIDATION_RATES, averaged, read_checkpoint, read_log
-from .model import ANALYSIS_SHARE, TrainingCodec, base_step
+from .model import TrainingCodec, base_step
 from .qat import UNIT, QatConv
 
 SILENT_BELOW = 0.1
@@ -119,11 +119,8 @@ def export(codec: TrainingCodec, path: Path) -> None:
     sizes, frequencies = tables((weight, wider))
     arrays["tables.sizes"] = torch.from_numpy(sizes)
     arrays["tables.frequencies"] = torch.from_numpy(frequencies)
-    for prefix, module in (("analysis", codec.analysis), ("hyper_analysis", codec.hyper_analysis)):
-        for name, array in module.state_dict().items():
-            if (prefix, name.rsplit(".", 1)[0]) == ("analysis", Analysis.LAST):
-                array = ANALYSIS_SHARE * array
-            arrays[f"{prefix}.{name}"] = array.to(torch.float16).contiguous()
+    for name, array in codec.hyper_analysis.state_dict().items():
+        arrays[f"hyper_analysis.{name}"] = array.to(torch.float16).contiguous()
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         scratch.write_bytes(save(arrays, {"format": FORMAT}))

@@ -46,9 +46,6 @@ WARM_STEPS = 200
 LOWEST_RATE = 0.01
 """What the learning rate ends at, as a share of the highest."""
 
-ENCODER_TURN = 4
-"""Of so many steps, one trains the encoder once latents are rounded: see ``phase_of``."""
-
 NEGLIGIBLE = 0.02
 """Cost in bits per site below which patches count less and less in the loss."""
 
@@ -57,12 +54,11 @@ NEGLIGIBLE = 0.02
 class Phase:
     """How a part of the training goes: shares of the whole are in ``phase_of``.
 
-    noisy, exact, choosy, ordered: see ``TrainingCodec.forward``. encoder: whether
-    only the gains and the analysis learn. rate_weight: what bits weigh in the loss.
+    noisy, exact, choosy, ordered: see ``TrainingCodec.forward``. rate_weight:
+    what bits weigh in the loss.
     """
 
     noisy: bool
-    encoder: bool
     exact: bool
     choosy: bool
     ordered: bool
@@ -87,24 +83,18 @@ class Settings:
     device: Literal["cpu", "cuda"] = "cpu"
 
 
-def phase_of(progress: float, step: int = 1) -> Phase:
-    """The phase at a share of the time, 0 to 1, and a step.
+def phase_of(progress: float) -> Phase:
+    """The phase at a share of the time, 0 to 1.
 
     Noise first, then rounding; integers from a third on. Rounding from the
     start starves the synthesis, and the full rate from the start makes all
     latents zero, from which they do not recover.
 
-    The encoder learns from noise, in turns of its own until the last quarter:
-    gradients straight through the rounding tell it nothing of use.
-
     The order is learned late: as long as the context tells little, its gradient
     moves all positions into one step, and from there nothing brings them back.
     """
-    noise = progress < 0.10
-    encoder = not noise and progress < 0.75 and step % ENCODER_TURN == 0
     return Phase(
-        noisy=noise or encoder,
-        encoder=encoder,
+        noisy=progress < 0.10,
         exact=progress >= 0.35,
         choosy=progress >= 0.20,
         ordered=progress >= 0.40,
@@ -219,21 +209,12 @@ class Training:
             raise RuntimeError(f"the loss is not finite at step {self.step}; try a lower rate")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if phase.encoder:
-            self._only_encoder()
         torch.nn.utils.clip_grad_norm_(self.codec.parameters(), 1.0)
         self.optimiser.step()
         self._follow()
         self.step += 1
         seen = {name: float(value.detach().mean()) for name, value in parts.items()}
         return seen | {"log_cost": float(cost.detach().clamp(min=1e-9).log2().mean())}
-
-    def _only_encoder(self) -> None:
-        """Forget all gradients but those of the gains and the analysis."""
-        ours = {id(part) for part in (self.codec.gains, *self.codec.analysis.parameters())}
-        for part in self.codec.parameters():
-            if id(part) not in ours:
-                part.grad = None
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -250,11 +231,10 @@ class _Log:
         self._path = path
         self._seen: list[dict[str, float]] = []
 
-    def add(self, training: Training, phase: Phase, seen: dict[str, float]) -> None:
-        """Count a step in, unless it was the encoder's turn; write a line every ``LOG_STEPS``."""
-        if not phase.encoder:
-            self._seen.append(seen)
-        if self._seen and training.step % LOG_STEPS == 0:
+    def add(self, training: Training, seen: dict[str, float]) -> None:
+        """Count a step in; write a line every ``LOG_STEPS``."""
+        self._seen.append(seen)
+        if training.step % LOG_STEPS == 0:
             means = {name: float(np.mean([s[name] for s in self._seen])) for name in seen}
             self._seen = []
             self.write(training, means)
@@ -288,10 +268,10 @@ def train(frames: Path, run: Path, settings: Settings) -> None:
     before = training.spent
     started = saved = time.monotonic()
     while training.progress < 1:
-        phase = phase_of(training.progress, training.step)
+        phase = phase_of(training.progress)
         seen = training.learn(next(feed), phase)
         training.spent = before + time.monotonic() - started
-        log.add(training, phase, seen)
+        log.add(training, seen)
         if time.monotonic() - saved > CHECKPOINT_SECONDS or training.progress >= 1:
             saved = time.monotonic()
             training.calls[-1]["data"] = describe(frames)

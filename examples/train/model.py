@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rawcodec.model import network
-from rawcodec.model.analysis import Analysis, HyperAnalysis, between_anchors
+from rawcodec.model.analysis import HyperAnalysis, between_anchors
 from rawcodec.model.config import (
     ACTIVATION_MAX,
     CORRECTION_UNIT,
@@ -72,14 +72,6 @@ _ORDER_UNIT = 32
 
 _HYPER_GRADIENT = 0.1
 """How much of the gradient of the hyper-latents reaches the latents they are made of."""
-
-
-ANALYSIS_SHARE = 0.3
-"""How much of what the analysis learned from noise is used where latents are chosen.
-
-Both make latents smaller that are not worth their bits; together, at full size,
-they do too much.
-"""
 
 
 @dataclass(frozen=True)
@@ -186,7 +178,6 @@ class TrainingCodec(nn.Module):
         super().__init__()
         self.exponent = exponent
         self.layers = QatLayers()
-        self.analysis = Analysis()
         self.hyper_analysis = HyperAnalysis()
         self.tail = nn.Parameter(torch.tensor(FIRST_TAIL))
         self.gains = nn.Parameter(torch.zeros(ANCHORS, LATENTS))
@@ -220,7 +211,7 @@ class TrainingCodec(nn.Module):
         """Rate and distortion of patches: each (B,).
 
         exact: imitate the integers. noisy: uniform noise in the place of
-        rounding; without it, gains and analysis get no gradients. choosy:
+        rounding; without it, gains get no gradients. choosy:
         choose latents as the encoder does. ordered: let the network decide on
         the order; else the stored noise alone does.
 
@@ -233,20 +224,16 @@ class TrainingCodec(nn.Module):
             return self.layers[name](x, rate, exact)
 
         guide, half, prediction = self.look(layer, batch)
-        inner = guide[:, :, 1:-1, 1:-1]
         margin = TRUNK_MARGIN
         raw = batch.raw[:, margin:-margin, margin:-margin]
         residual = self.domain(raw) - self.domain(prediction)
         linear = blocks(residual) / base_step(rate)[:, None, None, None]
         gain = self.gains_at(rate)[:, :, None, None]
-        y = linear / gain
-        nonlinear = self.analysis(y, inner, rate).float()
         if not noisy:
-            # gradients straight through the rounding would drive the encoder's values to
-            # the thresholds between integers
-            gain, nonlinear = gain.detach(), ANALYSIS_SHARE * nonlinear.detach()
-            y = linear / gain
-        y = y + nonlinear
+            # gradients straight through the rounding would drive values to the thresholds
+            # between integers
+            gain = gain.detach()
+        y = linear / gain
 
         v, hyper_bits = self._hyper(y, rate, noisy)
         base = self._know(layer, guide, v)

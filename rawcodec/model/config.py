@@ -13,7 +13,7 @@ LATENTS: Final = QUAD * QUAD
 reach."""
 
 BLOCK: Final = 4
-"""Sites across the block of one position of the base features and the analysis."""
+"""Sites across the block of one position of the base features and the hyper-analysis."""
 
 HYPER_BLOCK: Final = 16
 """Sites across the block of one position of the hyper-latents v."""

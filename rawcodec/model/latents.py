@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import network
-from .analysis import REACH, Analysis, HyperAnalysis, working_type
+from .analysis import HyperAnalysis, working_type
 from .config import (
     ACTIVATION_MAX,
     BLOCK,
@@ -60,7 +60,7 @@ from .tables import (
 )
 from .view import PlaneView
 
-BAND = 48
+BAND = 16
 """Rows of blocks that are computed at a time; the result does not depend on it."""
 
 DISTORTION_WEIGHT = 8.66
@@ -94,12 +94,9 @@ class Runner:
         return self._layers[name](x)
 
     @functools.cached_property
-    def transforms(self) -> tuple[Analysis, HyperAnalysis]:
-        """The encoder's transforms on the device."""
-        both = copy.deepcopy((self.model.analysis, self.model.hyper_analysis))
-        for module in both:
-            module.to(self.device, self.kind)
-        return both
+    def analysis(self) -> HyperAnalysis:
+        """The encoder's hyper-analysis on the device."""
+        return copy.deepcopy(self.model.hyper_analysis).to(self.device, self.kind)
 
     def put(self, x: Tensor) -> Tensor:
         """The tensor on the device, with channels last."""
@@ -264,7 +261,7 @@ class PlaneCodec:
         return self.rows * BLOCK // HYPER_BLOCK, self.columns * BLOCK // HYPER_BLOCK
 
     def analyse(self, raw: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The encoder's transforms: latents in steps, and hyper-latents, both float32.
+        """What is to be coded, before rounding: latents in steps, and hyper-latents; float32.
 
         raw: uint16 (H, W), the companded mosaic. Returns (1, 4, h, w) and (1,
         8, h / 8, w / 8).
@@ -273,32 +270,18 @@ class PlaneCodec:
         padded = self.prediction.copy()
         padded[: self.height, : self.width] = raw
         forward = self.run.model.forward.astype(np.int32)
-        linear = _channels_last(LATENTS, 2 * rows, 2 * columns, 0, torch.float32, "cpu")
+        latents = _channels_last(LATENTS, 2 * rows, 2 * columns, 0, torch.float32, "cpu")
 
         def residual(top: int, bottom: int) -> None:
             part = slice(4 * top, 4 * bottom)
             sites = forward.take(padded[part]) - forward.take(self.prediction[part])
             here = blocks(torch.from_numpy(sites)[None])
-            linear[:, :, 2 * top : 2 * bottom] = here / self.run.steps
+            latents[:, :, 2 * top : 2 * bottom] = here / self.run.steps
 
         _over_bands(self.run, 0, rows, residual)
-        guide = self._guide[:, :, 1:-1, 1:-1]
-        analysis, hyper_analysis = self.run.transforms
-        kind = self.run.kind
         rate = torch.tensor([float(self.run.rate)], device=self.run.device)
-        latents = linear.clone()
-
-        @torch.inference_mode()
-        def add(top: int, bottom: int) -> None:
-            above, below = max(top - REACH, 0), min(bottom + REACH, rows)
-            seen = guide[:, :, above:below].to(kind) / 32
-            near = self.run.put(linear[:, :, 2 * above : 2 * below].to(kind))
-            added = analysis(near, seen, rate)[:, :, 2 * (top - above) : 2 * (bottom - above)]
-            latents[:, :, 2 * top : 2 * bottom] += added.cpu()
-
-        _over_bands(self.run, 0, rows, add)
         with torch.inference_mode():
-            hyper = hyper_analysis(self.run.put(latents.to(kind)), rate).float().cpu()
+            hyper = self.run.analysis(self.run.put(latents.to(self.run.kind)), rate).float().cpu()
         return latents, hyper
 
     def know(self, hyper: Tensor) -> None:
@@ -433,12 +416,14 @@ class TableCoder:
         channels = GROUPS[PASSES[number][0]]
         _, _, height, width = mean.shape
         positions = np.flatnonzero(here.numpy())
-        means, scales = (_rows(part)[positions].ravel() for part in (mean, scale))
+        # all of them without copies
+        chosen = slice(None) if len(positions) == height * width else positions
+        means, scales = (_rows(part)[chosen].ravel() for part in (mean, scale))
         given = shifts = None
         if self._latents is not None:
             part = self._latents[:, channels[0] : channels[-1] + 1]
-            ours = _rows(part)[positions].ravel()
-            shifts = self._best_shifts(self._choose(ours, means, scales), means, scales)
+            ours = _rows(part)[chosen].ravel()
+            shifts = self._best_shifts(ours, means, scales)
         shifts = self._tables.code_shifts(self._coder, shifts)
         scales = self._tables.shifted(scales, shifts)
         if self._latents is not None:
@@ -447,7 +432,7 @@ class TableCoder:
         if len(values) and max(-int(values.min()), int(values.max())) >= LATENT_LIMIT:
             raise ValueError("a latent is out of range")
         result = np.zeros((height * width, len(channels)), np.int16)
-        result[positions] = values.reshape(-1, len(channels))
+        result[chosen] = values.reshape(-1, len(channels))
         return torch.from_numpy(result.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
 
     def code_hyper(
@@ -485,12 +470,12 @@ class TableCoder:
     def _best_shifts(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """The shifts of scales with which latents take the fewest bits: int32 (16,).
 
-        Found from some of the latents where there are many.
+        Found from some of the latents where there are many, as they would be chosen without.
         """
         assert self._cost is not None
         stride = max(1, len(latents) // _SHIFT_SAMPLE)
-        some = slice(None, None, stride)
-        latents, mean, scale = latents[some], mean[some], scale[some]
+        mean, scale = mean[::stride], scale[::stride]
+        latents = self._choose(latents[::stride], mean, scale)
         widest = self._cost.shape[-1] // 2
         whole, fraction = split(mean)
         line = scale.astype(np.int32) * MEAN_UNIT + fraction

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import ModelError
-from .analysis import Analysis, HyperAnalysis
+from .analysis import HyperAnalysis
 from .config import (
     ACTIVATION_MAX,
     HYPER,
@@ -61,7 +61,6 @@ class Model:
     forward: np.ndarray
     back: np.ndarray
     tables: Tables
-    analysis: Analysis
     hyper_analysis: HyperAnalysis
 
     def weights(self, name: str, rate: int) -> Weights:
@@ -119,12 +118,11 @@ def _model(arrays: dict[str, Tensor]) -> Model:
     pattern = _checked(arrays, "pattern", torch.int16, (STEPS, PATTERN, PATTERN), -4096, 4096)
     forward = _checked(arrays, "forward", torch.uint16, (COMPANDED,), 0, DOMAIN - 1)
     back = _checked(arrays, "back", torch.uint16, (DOMAIN,), 0, COMPANDED - 1)
-    analysis, hyper_analysis = Analysis(), HyperAnalysis()
-    for prefix, module in (("analysis.", analysis), ("hyper_analysis.", hyper_analysis)):
-        module.load_state_dict(
-            {n.removeprefix(prefix): a.float() for n, a in arrays.items() if n.startswith(prefix)}
-        )
-        module.eval().requires_grad_(False)
+    hyper_analysis, prefix = HyperAnalysis(), "hyper_analysis."
+    hyper_analysis.load_state_dict(
+        {n.removeprefix(prefix): a.float() for n, a in arrays.items() if n.startswith(prefix)}
+    )
+    hyper_analysis.eval().requires_grad_(False)
     tables = Tables(arrays["tables.sizes"].numpy(), arrays["tables.frequencies"].numpy())
     return Model(
         layers,
@@ -134,7 +132,6 @@ def _model(arrays: dict[str, Tensor]) -> Model:
         forward.numpy(),
         back.numpy(),
         tables,
-        analysis,
         hyper_analysis,
     )
 
