@@ -67,7 +67,7 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
     package = tmp_path.resolve() / "rawcodec"
     assert done.stdout.split()[0] == str(tmp_path / "rawcodec" / "weights.py")
     assert done.stdout.split()[1] == str(package / "weights")
-    assert done.stdout.count("torch.Size([33, 16])") == len(weights.models())
+    assert done.stdout.count("torch.Size([33, 4])") == len(weights.models())
 
 
 def test_the_manifest_of_the_checkout_is_true() -> None:
