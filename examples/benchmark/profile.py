@@ -18,7 +18,7 @@ from .stages import STAGES
 COMMAND = "python -m examples.benchmark profile"
 
 QUALITY = "medium"
-TIMES = 3
+TIMES = 1
 """Runs of each measurement, of which the median is shown."""
 
 LEARNED = (
