@@ -536,16 +536,23 @@ def test_nothing_is_encoded_with_damaged_weights(tiny: Pair, installed: Path, fa
 # The command line, and what is loaded
 
 
-def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """``rawcodec ARGUMENTS`` in a folder, without a word on standard error."""
-    done = subprocess.run(
+def launched(
+    folder: Path, *arguments: str | Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """``rawcodec ARGUMENTS`` in a folder."""
+    return subprocess.run(
         [sys.executable, "-m", "rawcodec", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(rawcodec.__file__).parents[1])},
-        timeout=120,
+        timeout=timeout,
     )
+
+
+def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """``rawcodec ARGUMENTS`` in a folder, without a word on standard error."""
+    done = launched(folder, *arguments, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     return done
 
@@ -700,14 +707,7 @@ def test_a_wrong_jpeg_is_told_in_one_line(tiny: Pair, tmp_path: Path, command: s
     """Though packages are being loaded when the process ends."""
     (tmp_path / "a.rmeta").write_bytes(tiny.sidecar)
     first = {"encode": tiny.raw, "decode": "a.rmeta"}[command]
-    done = subprocess.run(
-        [sys.executable, "-m", "rawcodec", command, first, "none.jpg", "-o", "out"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(rawcodec.__file__).parents[1])},
-        timeout=60,
-    )
+    done = launched(tmp_path, command, first, "none.jpg", "-o", "out", timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "none.jpg: no such file; check the name\n"
     assert not (tmp_path / "out").exists()

@@ -37,8 +37,8 @@ _out_option = click.option(
 
 
 @contextmanager
-def _unpacked(data: Path) -> Iterator[tuple[list[Pair], Path]]:
-    """The pairs of a folder, and a scratch folder that goes with them."""
+def _writing(page: Path, data: Path) -> Iterator[tuple[list[Pair], Path]]:
+    """The pairs of a folder, and a scratch folder that goes with them; tells of the page after."""
     with tempfile.TemporaryDirectory(prefix="rawcodec-benchmark-") as folder:
         scratch = Path(folder)
         try:
@@ -46,6 +46,7 @@ def _unpacked(data: Path) -> Iterator[tuple[list[Pair], Path]]:
         except FileNotFoundError as error:
             raise click.ClickException(str(error)) from error
         yield pairs, scratch
+    click.echo(f"{page}: written")
 
 
 @main.command()
@@ -55,9 +56,8 @@ def tone(data: Path, out: Path) -> None:
     """The tone layer: quality, cost, exactness, alignment, wrong pairs."""
     from . import tone as tone_page
 
-    with _unpacked(data) as (pairs, scratch):
+    with _writing(out / "tone.md", data) as (pairs, scratch):
         tone_page.run_all(pairs, out, scratch)
-    click.echo(f"{out / 'tone.md'}: written")
 
 
 @main.command()
@@ -67,9 +67,8 @@ def ablation(data: Path, out: Path) -> None:
     """What each part of the tone layer gives."""
     from . import ablation as ablation_page
 
-    with _unpacked(data) as (pairs, _):
+    with _writing(out / "ablation.md", data) as (pairs, _):
         ablation_page.run_all(pairs, out)
-    click.echo(f"{out / 'ablation.md'}: written")
 
 
 @main.command()
@@ -79,9 +78,8 @@ def transform(data: Path, out: Path) -> None:
     """Whether a transform pays for what the tone layer leaves."""
     from . import transform as transform_page
 
-    with _unpacked(data) as (pairs, _):
+    with _writing(out / "transform.md", data) as (pairs, _):
         transform_page.run_all(pairs, out)
-    click.echo(f"{out / 'transform.md'}: written")
 
 
 @main.command()
@@ -91,9 +89,8 @@ def quality(data: Path, out: Path) -> None:
     """All qualities: rate, PSNR, time and memory, beside tone + JPEG 2000."""
     from . import quality as quality_page
 
-    with _unpacked(data) as (pairs, scratch):
+    with _writing(out / "quality.md", data) as (pairs, scratch):
         quality_page.run_all(pairs, out, scratch)
-    click.echo(f"{out / 'quality.md'}: written")
 
 
 @main.command()
@@ -110,9 +107,8 @@ def exactness(data: Path, out: Path, quality: str) -> None:
     """Whether all threads, instruction sets and kernels decode to the same."""
     from . import exactness as exactness_page
 
-    with _unpacked(data) as (pairs, scratch):
+    with _writing(out / "exactness.md", data) as (pairs, scratch):
         exactness_page.run_all(pairs, out, scratch, quality)
-    click.echo(f"{out / 'exactness.md'}: written")
 
 
 @main.command()
@@ -122,9 +118,8 @@ def profile(data: Path, out: Path) -> None:
     """Where the time goes, on the largest photo."""
     from . import profile as profile_page
 
-    with _unpacked(data) as (pairs, scratch):
+    with _writing(out / "profile.md", data) as (pairs, scratch):
         profile_page.run_all(pairs, out, scratch)
-    click.echo(f"{out / 'profile.md'}: written")
 
 
 if __name__ == "__main__":

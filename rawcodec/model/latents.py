@@ -69,6 +69,9 @@ DISTORTION_WEIGHT = 8.66
 _CHOICES = 1 << 17
 """Latents that are chosen at a time: few enough for the cache."""
 
+_WIDEST = HALVES[-1]
+"""Largest residue that ``Tables.cost`` has."""
+
 _SHIFT_SAMPLE = 1 << 19
 """Latents of a pass that tell how scales are to be shifted."""
 
@@ -409,7 +412,7 @@ class TableCoder:
     def __init__(self, tables: Tables, coder: EntropyCoder, latents: Tensor | None) -> None:
         self._tables, self._coder = tables, coder
         self._latents = latents
-        self._cost = None if latents is None else tables.cost().reshape(-1, 2 * HALVES[-1] + 1)
+        self._cost = None if latents is None else tables.cost()
 
     def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """See :class:`.network.LatentCoder`; raises ValueError for latents out of range."""
@@ -476,17 +479,14 @@ class TableCoder:
         stride = max(1, len(latents) // _SHIFT_SAMPLE)
         mean, scale = mean[::stride], scale[::stride]
         latents = self._choose(latents[::stride], mean, scale)
-        widest = self._cost.shape[-1] // 2
         whole, fraction = split(mean)
-        line = scale.astype(np.int32) * MEAN_UNIT + fraction
-        line *= self._cost.shape[-1]
-        line += np.clip(latents - whole, -widest, widest) + widest
-        counts = stride * np.bincount(line, minlength=self._cost.size).reshape(SCALES, -1)
+        places = _places(scale, fraction) + np.clip(latents - whole, -_WIDEST, _WIDEST)
+        counts = stride * np.bincount(places, minlength=self._cost.size).reshape(SCALES, -1)
         every = np.arange(SCALES)
         # what is not coded stays so, and nothing else becomes so: a rare latent would be lost
         silent = self._tables.sizes == SILENT
         counts[silent] = 0
-        price = self._cost.reshape(SCALES, MEAN_UNIT, -1).astype(np.float64)
+        price = self._cost.astype(np.float64)
         price[silent] = np.inf
         bits = np.zeros((2 * SHIFT_LIMIT + 1, SCALES))
         for row, shift in zip(bits, range(-SHIFT_LIMIT, SHIFT_LIMIT + 1), strict=True):
@@ -503,12 +503,9 @@ class TableCoder:
         np.clip(nearest, 1 - LATENT_LIMIT, LATENT_LIMIT - 1, out=nearest)
         residue: np.ndarray = nearest.astype(np.int32) - whole
         toward = np.sign(residue)
-        widest = (self._cost.shape[-1] - 1) // 2
-        line = scale.astype(np.int32) * MEAN_UNIT + fraction
-        line *= self._cost.shape[-1]
-        line += widest
-        saved = self._cost.take(line + np.clip(residue, -widest, widest))
-        saved -= self._cost.take(line + np.clip(residue - toward, -widest, widest))
+        places = _places(scale, fraction)
+        saved = self._cost.take(places + np.clip(residue, -_WIDEST, _WIDEST))
+        saved -= self._cost.take(places + np.clip(residue - toward, -_WIDEST, _WIDEST))
         # (e - t)^2 - e^2 with e the error of the nearest and t the step toward the mean
         nearest -= latents
         nearest *= toward * np.float32(-2 * DISTORTION_WEIGHT)
@@ -516,6 +513,14 @@ class TableCoder:
         residue -= np.where(saved > nearest, toward, 0)
         residue += whole
         return residue
+
+
+def _places(scale: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+    """Where ``Tables.cost`` has the residue 0 of scales and fractions of means: int32 (n,)."""
+    places: np.ndarray = scale.astype(np.int32) * MEAN_UNIT + fraction
+    places *= 2 * _WIDEST + 1
+    places += _WIDEST
+    return places
 
 
 def _rows(planes: Tensor) -> np.ndarray:
