@@ -23,7 +23,8 @@ FRACTION = 4
 NODE_LIMIT = 1 << 20
 """Largest magnitude of a node: all of the residual's domain, with the fraction."""
 
-_SCALE_TABLE = np.full(SCALES, TOTAL // SCALES)
+# half of it is scale 1, which is silent: no node of the kind is anything but zero
+_SCALE_TABLE = np.array([TOTAL // 2, *[520] * (SCALES - 2), TOTAL // 2 - 520 * (SCALES - 2)])
 _SCALE_MIDDLE = SCALES // 2
 _LARGEST = 1 << 12
 _BAND = 64
