@@ -24,7 +24,7 @@ from torch import Tensor
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
 from rawcodec.learned import LatentDecoder
-from rawcodec.model import kernels, latents, network
+from rawcodec.model import grid, kernels, latents, network
 from rawcodec.model.config import (
     GROUPS,
     HYPER,
@@ -452,8 +452,8 @@ def law_of(tables: Tables) -> Law:
 
     best = Law(2**-5, 2**1.5)
     for step in (1.0, 0.5, 0.25, 0.1, 0.05, 0.02):
-        grid = step * np.arange(-5, 6)
-        laws = [Law(best.weight * 2**w, best.wider * 2 ** (f / 2)) for w in grid for f in grid]
+        powers = step * np.arange(-5, 6)
+        laws = [Law(best.weight * 2**w, best.wider * 2 ** (f / 2)) for w in powers for f in powers]
         best = min((law for law in laws if law.weight < 0.9 and law.wider > 1), key=missed)
     return best
 
@@ -1107,6 +1107,8 @@ def test_a_shift_out_of_range_is_refused(shipped: Model, value: int) -> None:
     run = fast(shipped)
     view = plane(16, 16).view
     encoder = Encoder()
+    nothing = grid.GridFit(np.zeros((16, 16), np.float32), BAYER)
+    grid.code(encoder, shipped.tables, int(run.model.steps[run.rate][0]), (8, 8), nothing)
     still = np.zeros(HYPER, np.int32)
     shipped.tables.code(encoder, still, still.astype(np.int16), run.hyper_scale.numpy())
     encoder.code(written, [SHIFT_TABLE], np.zeros(GROUPS_OF_SCALES, np.int64))
