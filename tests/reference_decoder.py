@@ -765,6 +765,7 @@ def network() -> dict[str, Layer]:
 PASSES = (((0,), (0,)), ((0,), (1,)), ((3,), (0, 1)), ((1, 2), (0, 1)))
 
 SHIFTS = [300, 500, 800, 1300, 2200, 3600, 6000, 36135, 6000, 3600, 2200, 1300, 800, 500, 300, 1]
+AREA_SCALES = [32768, *[520] * 62, 528]
 
 
 class Latents:
@@ -787,6 +788,7 @@ class Latents:
         self.z: list[np.ndarray] = []
         self.steps: list[np.ndarray] = []
         self.shifts: list[list[int]] = []
+        self.numbers: list[np.ndarray] = []
 
     def refined(
         self, model: Model, seen: np.ndarray, values: np.ndarray, reached: np.ndarray
@@ -798,8 +800,8 @@ class Latents:
         e = np.zeros(seen.shape[:2], np.int64)
         for c, means in zip(self.planes, self.means, strict=True):
             plane = ... if c is None else (..., c)
-            better[plane] = self.plane(seen, values[plane], reached, e, c, means)
-            e = better[plane] - values[plane]
+            better[plane], corrected = self.plane(seen, values[plane], reached, e, c, means)
+            e = better[plane] - corrected
         self.decoder.end()
         return better
 
@@ -839,8 +841,11 @@ class Latents:
         e: np.ndarray,
         colour: int | None,
         means: tuple[int, ...],
-    ) -> np.ndarray:
-        """What the latents make of a plane's values; `colour` is that of all sites, if given."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the latents make of a plane's values, and the corrected values.
+
+        `colour` is that of all sites, if given.
+        """
         height, width = values.shape
         rows, columns = self.rows, self.columns
         y, x = np.arange(-16, 2 * rows + 16), np.arange(-16, 2 * columns + 16)
@@ -849,6 +854,12 @@ class Latents:
             colours = cells[np.ix_(y % self.head.cfa_rows, x % self.head.cfa_columns)]
         else:
             colours = np.full((len(y), len(x)), colour)
+        q = self.model.arrays["steps"][self.rate].astype(np.int64)
+        forward, back = (self.model.arrays[name].astype(np.int64) for name in ("forward", "back"))
+        nodes = self.nodes(int(q[0]), height, width)
+        if nodes.any():
+            area = of_sites(nodes, colours[16 : 16 + height, 16 : 16 + width])
+            values = back[np.clip(forward[values] + area, 0, 65535)]
         place = np.ix_([reflected(i, height) for i in y], [reflected(i, width) for i in x])
         a = inputs(seen[place], values[place], e[place], colours, reached[place])
 
@@ -882,8 +893,6 @@ class Latents:
         known = np.concatenate([beyond(levels(z), 3, 64), beyond(detail, 3, 0)])
         added = self.layer("synthesis.0", known)
         added = self.layer("synthesis.2", self.layer("synthesis.1", added))
-        q = self.model.arrays["steps"][self.rate].astype(np.int64)
-        forward, back = (self.model.arrays[name].astype(np.int64) for name in ("forward", "back"))
         better = np.zeros_like(values)
         for k in range(4):
             d = z[k] * q[k] + added[k] * q[k] // 32
@@ -891,7 +900,40 @@ class Latents:
             r = forward[p[here]]
             r += d[: r.shape[0], : r.shape[1]]
             better[here] = back[np.clip(r, 0, 65535)]
-        return better
+        return better, values
+
+    def nodes(self, q: int, height: int, width: int) -> np.ndarray:
+        """The nodes of level 4 of a plane of this size: (3, rows, columns)."""
+        h, w = (height + 1) // 2, (width + 1) // 2
+        n = e = np.zeros((3, 0, 0), np.int64)
+        for level, distance in enumerate((64, 32, 16, 8, 4)):
+            rows, columns = (h - 1) // distance + 2, (w - 1) // distance + 2
+            every = list(product(range(rows), range(columns)))
+            near = [
+                [level > 0 and bool(e[c][around(i), around(j)].any()) for i, j in every]
+                for c in range(3)
+            ]
+            n = refined(n)[:, :rows, :columns] if level > 0 else np.zeros((3, rows, columns), int)
+            e = np.zeros((3, rows, columns), np.int64)
+            unit = max(16 * q // distance, 1)
+            for c, kind in product(range(3), (False, True)):
+                group = [place for place, is_near in zip(every, near[c], strict=True)
+                         if is_near == kind]  # fmt: skip
+                for (i, j), number in zip(group, self.group(len(group), unit), strict=True):
+                    e[c, i, j] = number
+            n = np.clip(n + e * unit, -(2**20), 2**20)
+            self.numbers.append(e)
+        return n
+
+    def group(self, count: int, unit: int) -> list[int]:
+        """The numbers of a group of nodes."""
+        if count == 0:
+            return []
+        (symbol,) = self.decoder.call([AREA_SCALES], [0])
+        require(1 <= symbol + 32 <= 63, "E19")
+        numbers = self.call([0] * count, [symbol + 32] * count)
+        require(max(map(abs, numbers)) <= 2**21 // unit, "E19")
+        return numbers
 
     def hyper_latents(self, means: tuple[int, ...]) -> np.ndarray:
         shape = 8, self.rows // 8, self.columns // 8
@@ -940,6 +982,30 @@ class Latents:
         if scale not in self.model.first_table:  # it is silent
             return scale
         return min(max(scale + shifts[scale // 4], 0), 63)
+
+
+def around(i: int) -> slice:
+    """The rows or columns of the level before that make row or column i near."""
+    return slice(max(i // 2 - 1, 0), i // 2 + 2)
+
+
+def refined(a: np.ndarray) -> np.ndarray:
+    """Nodes of half the distance, of each colour: (3, 2 m - 1, 2 n - 1)."""
+    _, m, n = a.shape
+    b = np.zeros((3, m, 2 * n - 1), np.int64)
+    b[:, :, ::2] = a
+    b[:, :, 1::2] = (a[:, :, :-1] + a[:, :, 1:] + 1) // 2
+    r = np.zeros((3, 2 * m - 1, 2 * n - 1), np.int64)
+    r[:, ::2] = b
+    r[:, 1::2] = (b[:, :-1] + b[:, 1:] + 1) // 2
+    return r
+
+
+def of_sites(nodes: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """What the nodes of level 4 add to sites of these colours, in the domain of residuals."""
+    r = refined(refined(nodes))
+    y, x = np.indices(colours.shape)
+    return (r[colours, y // 2, x // 2] + 8) // 16
 
 
 def reflected(i: int, n: int) -> int:

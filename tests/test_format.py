@@ -8,21 +8,24 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from dng import XTRANS, write_dng
 from PIL import Image
 from reference_decoder import Alignment as DocumentAlignment
-from reference_decoder import Decoded, FormatError, Head, RangeDecoder, network
+from reference_decoder import Decoded, FormatError, Head, RangeDecoder, network, of_sites
 from reference_decoder import Guide as DocumentGuide
+from reference_decoder import Latents as DocumentLatents
+from reference_decoder import Model as DocumentModel
 from reference_decoder import decode as decode_by_the_document
 from safetensors.numpy import load, save_file
 
 import rawcodec
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
-from rawcodec.model import tables
+from rawcodec.model import grid, tables
 from rawcodec.model.latents import TableCoder
 from rawcodec.photo.align import Alignment, Guide, orient
 from rawcodec.stream import container
@@ -233,6 +236,15 @@ def everything(rendering: np.ndarray) -> np.ndarray:
     return rendering
 
 
+def burnt(rendering: np.ndarray) -> np.ndarray:
+    """Clipped in two areas, of which the tone layer cannot know what the raw has there."""
+    height, width = rendering.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    white = (x < 0.4 * width) & (y > 0.4 * height)
+    black = (x > 0.8 * width) & (y < 0.5 * height)
+    return np.where(white[:, :, None], 255, np.where(black[:, :, None], 0, rendering))
+
+
 LEARNED: dict[str, tuple[Case, str]] = {
     "bayer": (Case(everything, size=(26, 37)), "medium"),
     "xtrans": (Case(everything, cfa=XTRANS, size=(26, 37)), "high"),
@@ -242,6 +254,10 @@ LEARNED: dict[str, tuple[Case, str]] = {
     "strips": (Case(cropped(slice(10, -12), slice(20, -8)), size=(82, 110)), "low"),
     "wide": (Case(everything, size=(26, 277)), "medium"),
     "tall": (Case(everything, size=(277, 26)), "max"),
+    "burnt": (Case(burnt, size=(71, 93)), "max"),
+    "burnt xtrans": (Case(burnt, cfa=XTRANS, size=(91, 74)), "max"),
+    "burnt mono": (Case(burnt, cfa=("G",), size=(74, 91)), "max"),
+    "burnt linear": (Case(burnt, cfa=(), size=(71, 93)), "max"),
 }
 
 
@@ -251,10 +267,17 @@ def test_the_document_decodes_the_learned_layer(name: str, tmp_path: Path):
     decoded = check_learned(case, quality, tmp_path)
     latents, height, width = decoded.latents, *decoded.samples.shape[:2]
     assert latents is not None
-    assert len(latents.z) == (3 if name == "linear" else 1)
+    assert len(latents.z) == (3 if name.endswith("linear") else 1)
     # the grid is larger than the mosaic, the mosaic larger than the order's pattern
     assert 2 * latents.rows > height and 2 * latents.columns > width
     assert (max(latents.rows, latents.columns) > 64) == (name in ("wide", "tall"))
+    colours = set(range(3)) if name != "burnt mono" else {1}
+    if name.startswith("burnt"):
+        used = {c for e in latents.numbers for c in range(3) if e[c].any()}
+        assert used == colours
+        at = {level % 5 for level, e in enumerate(latents.numbers) if e.any()}
+        assert at == set(range(5)) or (name == "burnt linear" and {0, 2, 3, 4} <= at)
+        assert min(e.min() for e in latents.numbers) < 0 < max(e.max() for e in latents.numbers)
     assert (not decoded.tone.reached.all()) == (name == "strips")
 
 
@@ -327,6 +350,69 @@ def test_the_document_decodes_with_any_weights(
     assert {0, 1} == set(np.unique(latents.steps[0]).tolist())
     assert 0 < len(latents.model.first_table) < 64
     assert {-7, 7} <= {shift for shifts in latents.shifts for shift in shifts}
+
+
+class AnyNodes:
+    """What an encoder may want of nodes: here and there anything, elsewhere nothing."""
+
+    def __init__(self, step: int, seed: int) -> None:
+        self.step, self.rng = step, np.random.default_rng(seed)
+
+    def wanted(self, level: int, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        unit = max(16 * self.step // grid.SPACINGS[level], 1)
+        most = np.log2(2 * grid.largest(unit))
+        sizes = 2.0 ** self.rng.uniform(0, (4, most, 3, 9, 6)[level], nodes.shape)
+        signs = self.rng.choice([-1, 1], nodes.shape)
+        there = self.rng.random(nodes.shape) < (0.4, 0.3, 0.1, 0.05, 0.02)[level]
+        there[2] &= level != 1
+        return signs * sizes * there * unit, np.full(nodes.shape, 1e9)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (2, 9), (7, 8), (16, 17), (129, 128), (255, 261), (300, 90), (515, 33)]
+)
+@pytest.mark.parametrize("step", [1, 37, 1001, 32768])
+def test_the_document_decodes_large_areas(
+    size: tuple[int, int], step: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Numbers and nodes that no photo asks for, at all levels."""
+    choice = grid._Choice
+    monkeypatch.setattr(grid, "_Choice", lambda fit, tables, _: choice(fit, tables, 0))
+    model = weights.models()[0]
+    data = (weights.folder() / model.file).read_bytes()
+    arrays = load(data)
+    height, width = size
+    encoder = Encoder()
+    nodes = grid.code(
+        encoder,
+        tables.Tables(arrays["tables.sizes"], arrays["tables.frequencies"]),
+        step,
+        (-(-height // 2), -(-width // 2)),
+        AnyNodes(step, height + step),
+    )
+    payload = bytes(9) + encoder.finish()
+    latents = DocumentLatents(payload, SimpleNamespace(linear=False, height=height, width=width))
+    latents.model = DocumentModel(data)
+    latents.decoder = RangeDecoder(latents.values)
+    found = latents.nodes(step, height, width)
+    latents.decoder.end()
+    assert np.array_equal(found, nodes)
+
+    for pattern in ("RG", "GB"), XTRANS, ("G",), ("B",):
+        cells = np.array([[COLOURS[letter] for letter in row] for row in pattern], np.uint8)
+        repeats = height // len(cells) + 1, width // len(cells[0]) + 1
+        sites = np.zeros(size, np.int32)
+        grid.add(sites, nodes, cells)
+        assert np.array_equal(sites, of_sites(found, np.tile(cells, repeats)[:height, :width]))
+
+    if min(size) > 100:
+        assert all(e.any() and not e.all() for e in latents.numbers)
+        if size[0] == 255:
+            units = [max(16 * step // spacing, 1) for spacing in grid.SPACINGS]
+            largest = [2**21 // unit for unit in units]
+            assert any(4 * abs(e).max() > n for e, n in zip(latents.numbers, largest, strict=True))
+        if step == 32768:
+            assert abs(nodes).max() == 2**20
 
 
 def test_a_call_is_coded_in_parts() -> None:
@@ -429,6 +515,40 @@ def test_a_shift_of_scales_out_of_range_is_refused_by_both(
             patched.setattr(
                 TableCoder, "_best_shifts", lambda *_, s=shift: np.full(16, s, np.int32)
             )
+            sidecar = rawcodec.encode(raw, jpeg, quality="low", device="cpu", verify=False)
+        if number is None:
+            rawcodec.decode(jpeg, sidecar, device="cpu")
+        else:
+            assert refusal(sidecar, jpeg) == number
+
+
+def test_nodes_out_of_range_are_refused_by_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    raw, jpeg = Case(everything, size=(26, 37)).write(tmp_path)
+
+    def chosen(sign: int) -> Callable[..., object]:
+        return lambda _, __, ___, here, limit: (np.full(here.sum(), sign * limit, np.int32), 40)
+
+    def scaled(scale: int) -> Callable[..., int]:
+        table = grid._SCALE_TABLE
+
+        def code(coder: Encoder, _: int) -> int:
+            coder.code(np.array([scale - 32], np.int32), [table], np.zeros(1, np.uint8))
+            return 1
+
+        return code
+
+    faults: list[tuple[str, object, str | None]] = [
+        ("_Choice.values", chosen(-1), None),
+        ("_Choice.values", chosen(-1), "E19"),
+        ("_Choice.values", chosen(1), "E19"),
+        ("_code_scale", scaled(0), "E19"),
+        ("_code_scale", scaled(64), "E19"),
+    ]
+    for name, fault, number in faults:
+        with monkeypatch.context() as patched:
+            if number is not None:
+                patched.setattr(grid, "largest", lambda unit: 2 * grid.NODE_LIMIT // unit + 1)
+            patched.setattr(f"rawcodec.model.grid.{name}", fault)
             sidecar = rawcodec.encode(raw, jpeg, quality="low", device="cpu", verify=False)
         if number is None:
             rawcodec.decode(jpeg, sidecar, device="cpu")

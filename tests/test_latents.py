@@ -24,7 +24,7 @@ from torch import Tensor
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
 from rawcodec.learned import LatentDecoder
-from rawcodec.model import kernels, latents, network
+from rawcodec.model import grid, kernels, latents, network
 from rawcodec.model.config import (
     GROUPS,
     HYPER,
@@ -452,8 +452,8 @@ def law_of(tables: Tables) -> Law:
 
     best = Law(2**-5, 2**1.5)
     for step in (1.0, 0.5, 0.25, 0.1, 0.05, 0.02):
-        grid = step * np.arange(-5, 6)
-        laws = [Law(best.weight * 2**w, best.wider * 2 ** (f / 2)) for w in grid for f in grid]
+        powers = step * np.arange(-5, 6)
+        laws = [Law(best.weight * 2**w, best.wider * 2 ** (f / 2)) for w in powers for f in powers]
         best = min((law for law in laws if law.weight < 0.9 and law.wider > 1), key=missed)
     return best
 
@@ -489,7 +489,7 @@ def test_bytes_are_those_of_the_theory(shipped: Model) -> None:
 
 def test_costs_are_those_of_the_coder(shipped: Model) -> None:
     """What the encoder's choice reckons with, within the tables and beyond them."""
-    cost = shipped.tables.cost()
+    cost = shipped.tables.cost
     for scale in range(SCALES):
         size = shipped.tables.sizes[scale]
         for fraction in (0, 3, 7):
@@ -1107,6 +1107,8 @@ def test_a_shift_out_of_range_is_refused(shipped: Model, value: int) -> None:
     run = fast(shipped)
     view = plane(16, 16).view
     encoder = Encoder()
+    nothing = grid.GridFit(np.zeros((16, 16), np.float32), BAYER)
+    grid.code(encoder, shipped.tables, int(run.model.steps[run.rate][0]), (8, 8), nothing)
     still = np.zeros(HYPER, np.int32)
     shipped.tables.code(encoder, still, still.astype(np.int16), run.hyper_scale.numpy())
     encoder.code(written, [SHIFT_TABLE], np.zeros(GROUPS_OF_SCALES, np.int64))
@@ -1258,7 +1260,7 @@ def test_the_encoder_chooses_what_is_worth_its_bits(shipped: Model) -> None:
     assert np.all((moved == 0) | (moved == np.sign(nearest - whole)))
     assert 0 < np.count_nonzero(moved) < len(moved) / 2
 
-    cost = tables.cost()
+    cost = tables.cost
 
     def price(values: np.ndarray) -> np.ndarray:
         bits = cost[given.scale, fraction, np.clip(values - whole, -255, 255) + 255]

@@ -412,7 +412,7 @@ class TableCoder:
     def __init__(self, tables: Tables, coder: EntropyCoder, latents: Tensor | None) -> None:
         self._tables, self._coder = tables, coder
         self._latents = latents
-        self._cost = None if latents is None else tables.cost()
+        self._cost = None if latents is None else tables.cost
 
     def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """See :class:`.network.LatentCoder`; raises ValueError for latents out of range."""

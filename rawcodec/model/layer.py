@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from . import grid
 from .config import HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .latents import PlaneCodec, Runner, TableCoder
+from .store import DOMAIN
 from .tables import EntropyCoder
 from .view import PlaneView
 
@@ -67,6 +69,7 @@ def code_planes(
     used: list[np.ndarray] = []
     earlier: np.ndarray | None = None
     for number, plane in enumerate(planes):
+        plane = _levelled(run, coder, plane, None if raw is None else raw[number])
         codec = PlaneCodec(run, plane, earlier)
         latents = hyper = None
         if raw is not None:
@@ -81,6 +84,27 @@ def code_planes(
         decoded.append(codec.synthesise(codec.code(table_coder)))
         earlier = decoded[-1].astype(np.int32) - plane.tone
     return decoded, np.array(used)
+
+
+def _levelled(
+    run: Runner, coder: EntropyCoder, plane: PlaneView, raw: np.ndarray | None
+) -> PlaneView:
+    """The plane, the tone layer's values corrected over large areas: see :mod:`.grid`."""
+    model = run.model
+    forward = model.forward.astype(np.int32)
+    height, width = plane.tone.shape
+    fit = None
+    if raw is not None:
+        residual = forward.take(raw) - forward.take(plane.tone)
+        fit = grid.GridFit(residual.astype(np.float32), plane.colours)
+    size = -(-height // 2), -(-width // 2)
+    nodes = grid.code(coder, model.tables, int(model.steps[run.rate][0]), size, fit)
+    if not nodes.any():
+        return plane
+    sites = forward.take(plane.tone)
+    grid.add(sites, nodes, plane.colours)
+    np.clip(sites, 0, DOMAIN - 1, out=sites)
+    return replace(plane, tone=model.back.take(sites))
 
 
 def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

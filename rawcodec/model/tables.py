@@ -7,6 +7,7 @@ from the whole part of its mean.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -139,6 +140,12 @@ class Tables:
         result[spoken] += coder.code(given, self.rows, row[spoken])
         return result
 
+    def centred(self, scale: int) -> npt.NDArray[np.int64] | None:
+        """The table of a scale for the mean 0; None where nothing is coded."""
+        row = self._row[scale, MEAN_UNIT // 2]
+        return None if row == _NO_ROW else self.rows[row]
+
+    @functools.cached_property
     def cost(self) -> npt.NDArray[np.float32]:
         """Bits of the residues -255..255, for the encoder's choice: float32 (64, 8, 511).
 

@@ -1,0 +1,318 @@
+"""Errors of large areas: a pyramid of coarse grids, coded before the network sees anything.
+
+Where the JPEG is clipped, the tone layer's prediction is far off over many sites. Grids of nodes,
+from 128 sites apart down to 8, one for each colour, correct it; each adds to the coarser one,
+which is interpolated. All that the decoder computes is integers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import MEAN_UNIT, SCALE_MIN, SCALE_OCTAVES, SCALES
+from .tables import SILENT, TOTAL, EntropyCoder, Tables
+
+SPACINGS = (64, 32, 16, 8, 4)
+"""Quads from node to node, by level."""
+
+FRACTION = 4
+"""Bits behind the point of a node's value, which is of the residual's domain."""
+
+NODE_LIMIT = 1 << 20
+"""Largest magnitude of a node: all of the residual's domain, with the fraction."""
+
+# half of it is scale 1, which is silent: no node of the kind is anything but zero
+_SCALE_TABLE = np.array([TOTAL // 2, *[520] * (SCALES - 2), TOTAL // 2 - 520 * (SCALES - 2)])
+_SCALE_MIDDLE = SCALES // 2
+_SCALE_BITS = 16 - np.log2(_SCALE_TABLE[[0, 1]])
+_BAND = 64
+_DISTORTION_WEIGHT = 6 / math.log(2)
+
+
+def code(
+    coder: EntropyCoder, tables: Tables, step: int, size: tuple[int, int], fit: GridFit | None
+) -> np.ndarray:
+    """Code all levels: the finest nodes, int32 (3, rows, columns), by colour.
+
+    step: of the latents. size: rows and columns of quads. fit: to encode; None to decode.
+    ValueError for values out of range.
+    """
+    choice = None
+    if fit is not None:
+        # the coarsest levels may cost more than they save; which, the finest does not tell
+        trials = [_Choice(fit, tables, first) for first in range(len(SPACINGS) - 1)]
+        for trial in trials:
+            _walk(_Echo(), tables, step, size, trial, len(SPACINGS) - 1)
+        best = min(trials, key=lambda trial: trial.bits + trial.left)
+        choice = _Choice(fit, tables, best.first)
+    return _walk(coder, tables, step, size, choice, len(SPACINGS))
+
+
+def largest(unit: int) -> int:
+    """Largest magnitude of what is coded for a node: enough to lead from any value to any."""
+    return 2 * NODE_LIMIT // unit
+
+
+def _walk(
+    coder: EntropyCoder,
+    tables: Tables,
+    step: int,
+    size: tuple[int, int],
+    choice: _Choice | None,
+    levels: int,
+) -> np.ndarray:
+    """Code the first levels: the nodes of the last of them."""
+    nodes = np.zeros((3, 1, 1), np.int32)
+    near = np.zeros((3, 1, 1), bool)
+    for level, spacing in enumerate(SPACINGS[:levels]):
+        height, width = (-(-n // spacing) + 1 for n in size)
+        if level == 0:
+            nodes, near = np.zeros((3, height, width), np.int32), np.zeros((3, height, width), bool)
+        else:
+            nodes, near = (part[:, :height, :width] for part in (_refined(nodes), near))
+        unit = max((step << FRACTION) // spacing, 1)
+        limit = largest(unit)
+        if choice is not None:
+            choice.look(level, nodes, unit, step)
+        found = np.zeros(nodes.shape, np.int32)
+        for colour in range(3):
+            for kind in (False, True):
+                here = near[colour] == kind
+                count = int(here.sum())
+                if not count:
+                    continue
+                given = scale = None
+                if choice is not None:
+                    given, scale = choice.values(level, colour, here, limit)
+                frequencies = tables.centred(_code_scale(coder, scale))
+                if frequencies is None:
+                    continue
+                values = coder.code(given, [frequencies], np.zeros(count, np.uint8))
+                if max(-int(values.min()), int(values.max())) > limit:
+                    raise ValueError("a node of the grid is out of range")
+                found[colour][here] = values
+        nodes = np.clip(nodes + found * unit, -NODE_LIMIT, NODE_LIMIT)
+        near = _spread(found != 0)
+    return nodes
+
+
+class _Echo:
+    """Codes nothing."""
+
+    def code(self, symbols, frequencies, index):  # type: ignore[no-untyped-def]
+        return symbols
+
+
+def add(sites: np.ndarray, nodes: np.ndarray, colours: np.ndarray) -> None:
+    """Add what the finest nodes make of every site: int32 (H, W), in place.
+
+    colours: uint8, the repeating pattern of the sites' colours.
+    """
+    height, width = sites.shape
+    quads = -(-width // 2)
+    for top in range(0, -(-height // 2), _BAND):
+        bottom = min(top + _BAND, -(-height // 2))
+        added = _rows(nodes, top, bottom, quads)
+        for site in range(4):
+            y, x = (np.arange(2 * top + site // 2, min(2 * bottom, height), 2),
+                    np.arange(site % 2, width, 2))  # fmt: skip
+            if not len(y) or not len(x):
+                continue
+            colour = colours[np.ix_(y % colours.shape[0], x % colours.shape[1])].astype(np.intp)
+            here = added[:, : len(y), : len(x)]
+            sites[y[0] : y[-1] + 1 : 2, x[0] :: 2] += np.take_along_axis(here, colour[None], 0)[0]
+
+
+def _rows(nodes: np.ndarray, top: int, bottom: int, columns: int) -> np.ndarray:
+    """What the finest nodes make of rows of quads: int32 (3, bottom - top, columns)."""
+    spacing = SPACINGS[-1]
+    first = top // spacing
+    part = nodes[:, first : -(-bottom // spacing) + 1]
+    while spacing > 1:
+        part = _refined(part)
+        spacing //= 2
+    start = top - first * SPACINGS[-1]
+    half = 1 << (FRACTION - 1)
+    return (part[:, start : start + bottom - top, :columns] + half) >> FRACTION
+
+
+class GridFit:
+    """What the encoder knows: the mean error around the nodes of every level."""
+
+    def __init__(self, residual: np.ndarray, colours: np.ndarray) -> None:
+        """residual: float32 (H, W), in the residual's domain. colours: uint8, repeating pattern."""
+        height, width = residual.shape
+        reach = 2 * SPACINGS[-1]  # sites
+        tall, wide = (-(-(n + 1) // reach) * reach for n in (height, width))
+        pattern = np.tile(colours, (height // len(colours) + 1, width // colours.shape[1] + 1))
+        pattern = pattern[:height, :width]
+        shape = (3, tall // reach + 1, wide // reach + 1)
+        sums, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        for colour in range(3):
+            mask = np.zeros((tall, wide), np.float32)
+            mask[:height, :width] = pattern == colour
+            values = np.zeros_like(mask)
+            values[:height, :width] = residual
+            values *= mask
+            sums[colour], weights[colour] = _around(values, reach), _around(mask, reach)
+        self._levels: list[tuple[np.ndarray, np.ndarray]] = []
+        self._shares = [
+            [_shares(-(-n // 2), spacing) for n in (height, width)] for spacing in SPACINGS
+        ]
+        for spacing in SPACINGS[::-1]:
+            if self._levels:
+                sums, weights = _coarser(sums), _coarser(weights)
+            nodes = tuple(-(-n // (2 * spacing)) + 1 for n in (height, width))
+            sums, weights = _fitted(sums, nodes), _fitted(weights, nodes)
+            self._levels.insert(0, (sums, weights))
+
+    def wanted(self, level: int, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What to add to the nodes of a level, and the sites behind it: (3, rows, columns)."""
+        sums, weights = self._levels[level]
+        mean = sums / np.maximum(weights, 1e-3) * (1 << FRACTION)
+        down, across = self._shares[level]
+        return np.where(weights > 0, mean - down @ nodes @ across.T, 0), weights * (4 / 9)
+
+
+class _Choice:
+    """An encoder's choice of what to code, and what it comes to.
+
+    bits: so far. left: squared error of the last level, in bits that it is worth.
+    """
+
+    def __init__(self, fit: GridFit, tables: Tables, first: int) -> None:
+        """first: the level before which nothing is coded."""
+        self.first = first
+        self.bits = self.left = 0.0
+        self._fit = fit
+        self._costs = tables.cost[:, MEAN_UNIT // 2]
+        self._spoken = np.flatnonzero(tables.sizes != SILENT)
+
+    def look(self, level: int, nodes: np.ndarray, unit: int, step: int) -> None:
+        """See what is wanted at a level, whose nodes are as the coarser ones make them."""
+        wanted, mass = self._fit.wanted(level, nodes)
+        self._wanted = wanted / unit
+        self._weight = _DISTORTION_WEIGHT * mass * (unit / (step << FRACTION)) ** 2
+        self.left = 0.0
+
+    def values(
+        self, level: int, colour: int, here: np.ndarray, limit: int
+    ) -> tuple[np.ndarray, int]:
+        """Integers for nodes, int32, and the scale that they are coded with."""
+        wanted, weight = self._wanted[colour][here], self._weight[colour][here]
+        found = self._none(wanted, weight)
+        if level >= self.first and len(self._spoken):
+            found = min(found, self._some(wanted, weight, limit), key=lambda f: f.bits + f.left)
+        self.bits += found.bits
+        self.left += found.left
+        return found.values, found.scale
+
+    @staticmethod
+    def _none(wanted: np.ndarray, weight: np.ndarray) -> _Found:
+        left = float((weight * wanted**2).sum())
+        return _Found(np.zeros(len(wanted), np.int32), 1, float(_SCALE_BITS[0]), left)
+
+    def _some(self, wanted: np.ndarray, weight: np.ndarray, limit: int) -> _Found:
+        widest = self._costs.shape[1] // 2
+        nearest = np.clip(np.rint(wanted), -limit, limit).astype(np.int32)
+        values = np.where(np.abs(wanted) < 0.7, 0, nearest)
+        found = self._none(wanted, weight)
+        for _ in range(3):
+            if not values.any():
+                break
+            spread = math.sqrt(float((values.astype(np.float64) ** 2).mean()))
+            scale = round(math.log2(max(spread, 0.11) / SCALE_MIN) * (SCALES - 1) / SCALE_OCTAVES)
+            at = int(np.searchsorted(self._spoken, max(scale, 1)))
+            scale = int(self._spoken[min(at, len(self._spoken) - 1)])
+            best = np.full(len(wanted), np.inf)
+            bits = np.zeros(len(wanted))
+            for option in (nearest, nearest - np.sign(nearest), 0 * nearest):
+                price = self._costs[scale, np.clip(option, -widest, widest) + widest]
+                total = price + weight * (wanted - option) ** 2
+                values = np.where(total < best, option, values)
+                bits = np.where(total < best, price, bits)
+                best = np.minimum(best, total)
+            spent = float(bits.sum())
+            left = float(best.sum()) - spent
+            found = _Found(values.astype(np.int32), scale, spent + float(_SCALE_BITS[1]), left)
+        return found
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What to code for nodes, and what it comes to, as in :class:`_Choice`."""
+
+    values: np.ndarray
+    scale: int
+    bits: float
+    left: float
+
+
+def _around(values: np.ndarray, reach: int) -> np.ndarray:
+    """Sums around nodes ``reach`` sites apart, weighted by a hat that ends at the next ones."""
+    up = ((np.arange(reach) // 2) / (reach // 2)).astype(np.float32)  # as quads are interpolated
+    rows_, columns = (n // reach for n in values.shape)
+    cells = values.reshape(rows_, reach, columns, reach)
+    result = np.zeros((rows_ + 1, columns + 1), np.float32)
+    for i, down in enumerate((1 - up, up)):
+        part = np.einsum("arbs,r->abs", cells, down)
+        for j, across in enumerate((1 - up, up)):
+            result[i : i + rows_, j : j + columns] += part @ across
+    return result
+
+
+def _coarser(sums: np.ndarray) -> np.ndarray:
+    """Sums around every other node, with hats twice as wide."""
+    for axis in (1, 2):
+        sums = np.moveaxis(sums, axis, 0)
+        padded = np.concatenate([sums[:1] * 0, sums, sums[:2] * 0])
+        sums = padded[1:-1:2] + 0.5 * (padded[:-2:2] + padded[2::2][: len(padded[1:-1:2])])
+        sums = np.moveaxis(sums, 0, axis)
+    return sums
+
+
+def _fitted(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    result = np.zeros((len(part), *shape), np.float32)
+    rows_, columns = (min(a, b) for a, b in zip(part.shape[1:], shape, strict=True))
+    result[:, :rows_, :columns] = part[:, :rows_, :columns]
+    return result
+
+
+def _shares(quads: int, spacing: int) -> np.ndarray:
+    """What each node has in the mean of what is interpolated around every node: (nodes, nodes)."""
+    nodes = np.arange(-(-quads // spacing) + 1)
+    hats = np.maximum(1 - np.abs(np.arange(quads)[:, None] / spacing - nodes), 0).astype(np.float32)
+    shares: np.ndarray = hats.T @ hats / np.maximum(hats.sum(0)[:, None], 1e-3)
+    return shares
+
+
+def _refined(nodes: np.ndarray) -> np.ndarray:
+    """Nodes of half the spacing: (..., h, w) to (..., 2h - 1, 2w - 1)."""
+    *lead, height, width = nodes.shape
+    wide = np.empty((*lead, height, 2 * width - 1), np.int32)
+    wide[..., ::2] = nodes
+    wide[..., 1::2] = (nodes[..., :-1] + nodes[..., 1:] + 1) >> 1
+    result = np.empty((*lead, 2 * height - 1, 2 * width - 1), np.int32)
+    result[..., ::2, :] = wide
+    result[..., 1::2, :] = (wide[..., :-1, :] + wide[..., 1:, :] + 1) >> 1
+    return result
+
+
+def _spread(marks: np.ndarray) -> np.ndarray:
+    """Nodes of half the spacing that are near marked ones."""
+    padded = np.pad(marks, ((0, 0), (1, 1), (1, 1)))
+    wide = padded[:, :-2] | padded[:, 1:-1] | padded[:, 2:]
+    wide = wide[:, :, :-2] | wide[:, :, 1:-1] | wide[:, :, 2:]
+    near: np.ndarray = wide.repeat(2, 1).repeat(2, 2)
+    return near
+
+
+def _code_scale(coder: EntropyCoder, scale: int | None) -> int:
+    given = None if scale is None else np.array([scale - _SCALE_MIDDLE], np.int32)
+    found = int(coder.code(given, [_SCALE_TABLE], np.zeros(1, np.uint8))[0]) + _SCALE_MIDDLE
+    if not 0 < found < SCALES:
+        raise ValueError("a scale of the grid is out of range")
+    return found
