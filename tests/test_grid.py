@@ -345,7 +345,7 @@ def test_a_scale_out_of_range_is_refused(tables: Tables, scale: int) -> None:
     if 0 < scale < SCALES:
         assert not grid.code(decoder, tables, 64, (1, 1), None).any()
     else:
-        with pytest.raises(ValueError, match="a scale of the grid is out of range"):
+        with pytest.raises(ValueError, match="a scale is out of range"):
             grid.code(decoder, tables, 64, (1, 1), None)
 
 

@@ -67,7 +67,7 @@ CORRECTION_UNIT: Final = 1 << CORRECTION_BITS
 CORRECTION_LIMIT: Final = 1023
 
 PREDICTION_UNIT: Final = 4
-"""The prediction network corrects the tone layer in units of four companded values."""
+"""The fitted filter corrects the tone layer in units of four companded values."""
 
 PREDICTION_LIMIT: Final = 2047
 
@@ -118,7 +118,6 @@ def _layers() -> dict[str, Layer]:
     layers = {
         "trunk.0": Layer(INPUTS, HALF_WIDTH, 3),
         "trunk.1": Layer(HALF_WIDTH, HALF_WIDTH, 3),
-        "prediction": Layer(HALF_WIDTH, 12, 3, out="value", limit=PREDICTION_LIMIT),
         "down": Layer(HALF_WIDTH, WIDTH, 2, stride=2),
         "trunk.2": Layer(WIDTH, WIDTH, 3),
         "trunk.3": Layer(WIDTH, WIDTH, 3),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import MEAN_UNIT, SCALE_MIN, SCALE_OCTAVES, SCALES
-from .tables import SILENT, TOTAL, EntropyCoder, Tables
+from .tables import SCALE_BITS, SILENT, EntropyCoder, Tables, code_scale
 
 SPACINGS = (64, 32, 16, 8, 4)
 """Quads from node to node, by level."""
@@ -24,10 +24,6 @@ FRACTION = 4
 NODE_LIMIT = 1 << 20
 """Largest magnitude of a node: all of the residual's domain, with the fraction."""
 
-# half of it is scale 1, which is silent: no node of the kind is anything but zero
-_SCALE_TABLE = np.array([TOTAL // 2, *[520] * (SCALES - 2), TOTAL // 2 - 520 * (SCALES - 2)])
-_SCALE_MIDDLE = SCALES // 2
-_SCALE_BITS = 16 - np.log2(_SCALE_TABLE[[0, 1]])
 _BAND = 64
 _DISTORTION_WEIGHT = 6 / math.log(2)
 
@@ -87,7 +83,7 @@ def _walk(
                 given = scale = None
                 if choice is not None:
                     given, scale = choice.values(level, colour, here, limit)
-                frequencies = tables.centred(_code_scale(coder, scale))
+                frequencies = tables.centred(code_scale(coder, scale))
                 if frequencies is None:
                     continue
                 values = coder.code(given, [frequencies], np.zeros(count, np.uint8))
@@ -213,7 +209,7 @@ class _Choice:
     @staticmethod
     def _none(wanted: np.ndarray, weight: np.ndarray) -> _Found:
         left = float((weight * wanted**2).sum())
-        return _Found(np.zeros(len(wanted), np.int32), 1, float(_SCALE_BITS[0]), left)
+        return _Found(np.zeros(len(wanted), np.int32), 1, float(SCALE_BITS[0]), left)
 
     def _some(self, wanted: np.ndarray, weight: np.ndarray, limit: int) -> _Found:
         widest = self._costs.shape[1] // 2
@@ -237,7 +233,7 @@ class _Choice:
                 best = np.minimum(best, total)
             spent = float(bits.sum())
             left = float(best.sum()) - spent
-            found = _Found(values.astype(np.int32), scale, spent + float(_SCALE_BITS[1]), left)
+            found = _Found(values.astype(np.int32), scale, spent + float(SCALE_BITS[1]), left)
         return found
 
 
@@ -308,11 +304,3 @@ def _spread(marks: np.ndarray) -> np.ndarray:
     wide = wide[:, :, :-2] | wide[:, :, 1:-1] | wide[:, :, 2:]
     near: np.ndarray = wide.repeat(2, 1).repeat(2, 2)
     return near
-
-
-def _code_scale(coder: EntropyCoder, scale: int | None) -> int:
-    given = None if scale is None else np.array([scale - _SCALE_MIDDLE], np.int32)
-    found = int(coder.code(given, [_SCALE_TABLE], np.zeros(1, np.uint8))[0]) + _SCALE_MIDDLE
-    if not 0 < found < SCALES:
-        raise ValueError("a scale of the grid is out of range")
-    return found

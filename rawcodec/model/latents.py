@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,12 +40,13 @@ from .config import (
     PREDICTION_UNIT,
     SCALES,
     STEPS,
-    TRUNK_MARGIN,
     WIDTH,
     ZERO,
 )
-from .inputs import blocks, inputs, unblocks
+from .fitted import Coefficients, FittedFilter
+from .inputs import blocks, unblocks
 from .kernels import KERNELS, Kernel
+from .seen import MARGIN, PlaneInputs
 from .store import COMPANDED, DOMAIN, Model
 from .tables import (
     HALVES,
@@ -58,7 +58,6 @@ from .tables import (
     Tables,
     split,
 )
-from .view import PlaneView
 
 BAND = 16
 """Rows of blocks that are computed at a time; the result does not depend on it."""
@@ -78,6 +77,9 @@ _SHIFT_SAMPLE = 1 << 19
 _MARGIN = 3
 """Quads around the picture that the synthesis reaches."""
 
+_REACH = 6
+"""Quads around the picture that the guide's features reach."""
+
 _CONTEXT_MARGIN = 2
 """Quads around the picture that a context reaches."""
 
@@ -87,9 +89,10 @@ class Runner:
 
     def __init__(self, model: Model, rate: int, kernel: str, device: str) -> None:
         self.model, self.rate, self.device = model, rate, torch.device(device)
+        self.kernel = KERNELS[kernel]
         self.kind = working_type(self.device)
         self._layers: dict[str, Kernel] = {
-            name: KERNELS[kernel](model.weights(name, rate)) for name in LAYERS
+            name: self.kernel(model.weights(name, rate)) for name in LAYERS
         }
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
@@ -177,86 +180,37 @@ def _channels_last(
 class PlaneCodec:
     """The stages of one plane, in order: look, then the hyper-latents, then the latents."""
 
-    def __init__(self, run: Runner, plane: PlaneView, earlier: np.ndarray | None) -> None:
-        """earlier: int32 (H, W), what the plane before was decoded to, less its tone values."""
+    def __init__(self, run: Runner, seen: PlaneInputs, filter_: Coefficients | None) -> None:
         self.run = run
-        self.height, self.width = plane.tone.shape
-        self.rows, self.columns = (
-            -(-n // HYPER_BLOCK) * (HYPER_BLOCK // BLOCK) for n in plane.tone.shape
-        )
-        self._look(plane, earlier)
+        self.height, self.width = seen.height, seen.width
+        self.rows, self.columns = seen.rows, seen.columns
+        self._look(seen, None if filter_ is None else FittedFilter(run.kernel, seen, filter_))
 
-    def _look(self, plane: PlaneView, decoded: np.ndarray | None) -> None:
-        """Features of the JPEG, and its correction of the tone layer's prediction."""
-        rows, columns, margin = self.rows, self.columns, TRUNK_MARGIN
-        # reflection keeps sites on their colour
-        down, across = (
-            np.pad(np.arange(n), (margin, BLOCK * whole - n + margin), "reflect")
-            for n, whole in ((self.height, rows), (self.width, columns))
-        )
-
-        def sites(values: np.ndarray, part: slice) -> Tensor:
-            """Rows of values (..., H, W), with the margin around the picture."""
-            return torch.from_numpy(values[..., down[part], :].take(across, axis=-1))[None]
-
-        mask = self._mask(plane.colours)
+    def _look(self, seen: PlaneInputs, fitted: FittedFilter | None) -> None:
+        """Features of the JPEG, and the tone layer's prediction as the filter corrects it."""
+        rows, columns = self.rows, self.columns
         self._guide = self._padded(WIDTH, (rows, columns), 1)
         self._half = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0)
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
 
         def look(top: int, bottom: int) -> None:
-            part = slice(4 * top + 4, 4 * bottom + 28)
-            half_part = slice(part.start // 2, part.stop // 2)
-            values = sites(plane.tone.view(np.int16), part).to(torch.int32) & 0xFFFF
-            height, width = values.shape[1:]
-            missing = torch.zeros((1, 1, height // 2, width // 2), dtype=torch.uint8)
-            if plane.reached is not None:
-                missing = blocks(sites(~plane.reached, part)).amax(1, keepdim=True).to(torch.uint8)
-            earlier = torch.zeros_like(values) if decoded is None else sites(decoded, part)
-            x = inputs(sites(plane.guide, part), values, mask(half_part), missing, earlier)
-            half = network.half_features(self.run, self.run.put(x))
+            near = seen(2 * top - _REACH, 2 * bottom + _REACH)
+            half = network.half_features(self.run, self.run.put(near.inputs))
             self._guide[:, :, top + 1 : bottom + 1] = network.guide_features(self.run, half)
-            first, last = max(top, 0), min(bottom, rows)
+            first, last = max(2 * top, 0), min(2 * bottom, 2 * rows)
             if first < last:
-                # of the rows in the picture, with a margin of one position
-                inside = 3 + 2 * (first - top)
-                near = half[:, :, inside : inside + 2 * (last - first) + 2, 5:-5]
-                self._half[:, :, 2 * first : 2 * last] = near[:, :, 1:-1, 1:-1]
-                start = 12 + 4 * (first - top)
-                tone = values[0, start : start + 4 * (last - first), margin:-margin]
-                self._correct(first, last, near, tone, mask)
+                # of the rows in the picture
+                start = first - 2 * top + _REACH
+                here = slice(start, start + last - first)
+                self._half[:, :, first:last] = half[:, :, here.start - 2 : here.stop - 2, 6:-6]
+                sites = near.tone[:, 2 * here.start : 2 * here.stop, 2 * MARGIN : -2 * MARGIN]
+                if fitted is not None:
+                    added = fitted(self.run.put, near, first, here)
+                    sites = sites + unblocks(added)[0] * PREDICTION_UNIT
+                    sites = sites.clamp_(0, COMPANDED - 1)
+                self.prediction[2 * first : 2 * last] = sites[0].numpy()
 
         _over_bands(self.run, -1, rows + 1, look)
-
-    def _correct(
-        self, first: int, last: int, near: Tensor, tone: Tensor, mask: Callable[[slice], Tensor]
-    ) -> None:
-        """The corrected prediction of rows of blocks of the picture.
-
-        near: features of these rows with a margin of 1. tone: int32 (H, W) of
-        these rows. mask: see ``_mask``.
-        """
-        margin = TRUNK_MARGIN
-        planes = self.run("prediction", near).cpu()
-        chosen = mask(slice(margin // 2 + 2 * first, margin // 2 + 2 * last))
-        chosen = chosen[..., margin // 2 : -(margin // 2)]
-        shape = (1, 4, 3, *planes.shape[2:])
-        correction = (planes.reshape(shape) * chosen.reshape(shape)).sum(2, dtype=torch.int32)
-        sites = tone + unblocks(correction)[0] * PREDICTION_UNIT
-        self.prediction[4 * first : 4 * last] = sites.clamp_(0, COMPANDED - 1).numpy()
-
-    def _mask(self, colours: np.ndarray) -> Callable[[slice], Tensor]:
-        """Which colour each site of a 2x2 block has: uint8 (1, 12, rows, ...) of rows of blocks.
-
-        Rows and columns include the margins; only as many as the pattern has are stored.
-        """
-        period = math.lcm(2, colours.shape[0])
-        width = BLOCK * self.columns + 2 * TRUNK_MARGIN
-        y = (np.arange(period) - TRUNK_MARGIN) % colours.shape[0]
-        x = (np.arange(width) - TRUNK_MARGIN) % colours.shape[1]
-        sites = torch.from_numpy(np.eye(3, dtype=np.uint8)[colours[np.ix_(y, x)]])
-        rows = blocks(sites.permute(2, 0, 1)).transpose(0, 1).flatten(0, 1)[None]
-        return lambda part: rows[:, :, torch.arange(part.start, part.stop) % rows.shape[2]]
 
     @property
     def hyper_shape(self) -> tuple[int, int]:

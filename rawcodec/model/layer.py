@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import grid
+from . import fitted, fitting, grid
 from .config import HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
+from .fitted import Coefficients
 from .latents import PlaneCodec, Runner, TableCoder
+from .seen import PlaneInputs
 from .store import DOMAIN
 from .tables import EntropyCoder
 from .view import PlaneView
@@ -70,7 +72,10 @@ def code_planes(
     earlier: np.ndarray | None = None
     for number, plane in enumerate(planes):
         plane = _levelled(run, coder, plane, None if raw is None else raw[number])
-        codec = PlaneCodec(run, plane, earlier)
+        seen = PlaneInputs(plane, earlier)
+        codec = PlaneCodec(
+            run, seen, _filter(run, coder, seen, None if raw is None else raw[number])
+        )
         latents = hyper = None
         if raw is not None:
             latents, unrounded = codec.analyse(raw[number])
@@ -105,6 +110,16 @@ def _levelled(
     grid.add(sites, nodes, plane.colours)
     np.clip(sites, 0, DOMAIN - 1, out=sites)
     return replace(plane, tone=model.back.take(sites))
+
+
+def _filter(
+    run: Runner, coder: EntropyCoder, seen: PlaneInputs, raw: np.ndarray | None
+) -> Coefficients | None:
+    """The plane's filter: see :mod:`.fitted`."""
+    model, given = run.model, None
+    if raw is not None:
+        given = fitting.fit(seen, raw, model.forward, int(model.steps[run.rate][0]), model.tables)
+    return fitted.code(coder, model.tables, seen.plane.colours, given, raw is None)
 
 
 def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,13 @@ SHIFT_BITS = 16 - np.log2(_SHIFT_TABLE[:-1])
 SILENT = 255
 """The size of a scale at which nothing is coded."""
 
+# half of it is scale 1, which is silent: what it would be the scale of is all zero
+_SCALE_TABLE = np.array([TOTAL // 2, *[520] * (SCALES - 2), TOTAL // 2 - 520 * (SCALES - 2)])
+_SCALE_MIDDLE = SCALES // 2
+
+SCALE_BITS = 16 - np.log2(_SCALE_TABLE[[0, 1]])
+"""What the scale 1 takes, and what any other: float64 (2,)."""
+
 
 class EntropyCoder(Protocol):
     """What the tables need of a coder: see ``rawcodec.stream.entropy.Coder``."""
@@ -49,6 +56,15 @@ class EntropyCoder(Protocol):
         frequencies: Sequence[npt.NDArray[np.integer[Any]]],
         index: npt.NDArray[np.integer[Any]],
     ) -> npt.NDArray[np.int32]: ...
+
+
+def code_scale(coder: EntropyCoder, scale: int | None) -> int:
+    """Code a scale, 1..63, that values have in common; ValueError for others."""
+    given = None if scale is None else np.array([scale - _SCALE_MIDDLE], np.int32)
+    found = int(coder.code(given, [_SCALE_TABLE], np.zeros(1, np.uint8))[0]) + _SCALE_MIDDLE
+    if not 0 < found < SCALES:
+        raise ValueError("a scale is out of range")
+    return found
 
 
 def split(mean: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
@@ -139,6 +155,18 @@ class Tables:
         given = None if latents is None else latents[spoken] - whole[spoken]
         result[spoken] += coder.code(given, self.rows, row[spoken])
         return result
+
+    def best_scale(self, values: npt.NDArray[np.int32]) -> tuple[int, float]:
+        """The scale with which values of mean 0 take the fewest bits, and these bits."""
+        costs = self.cost[:, MEAN_UNIT // 2]
+        widest = costs.shape[1] // 2
+        counts = np.bincount(np.clip(values, -widest, widest) + widest, minlength=costs.shape[1])
+        bits = costs @ counts + np.where(np.arange(SCALES) == 1, *SCALE_BITS)
+        bits[0] = np.inf
+        if values.any():
+            bits[self.sizes == SILENT] = np.inf
+        best = int(bits.argmin())
+        return best, float(bits[best])
 
     def centred(self, scale: int) -> npt.NDArray[np.int64] | None:
         """The table of a scale for the mean 0; None where nothing is coded."""

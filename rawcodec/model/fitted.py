@@ -1,0 +1,203 @@
+"""A filter fitted to the photo: what a linear function of the JPEG around a site says of the raw.
+
+Renderings differ too much from photo to photo for a network with weights of its own to tell what
+sharpening, noise reduction and demosaicing did; weights that are fitted to one photo, as video
+codecs fit theirs (Tsai et al., "Adaptive Loop Filtering for Video Coding", 2013), hold within it.
+Quads fall into classes by their brightness and by how much it varies, each with weights of its own.
+
+Weights are integers of the kind that layers have, and fit the certificate whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import ACTIVATION_MAX, LATENTS, PREDICTION_LIMIT, QUAD, ZERO, Layer
+from .kernels import Kernel, Weights
+from .seen import MARGIN, PlaneInputs, Rows
+from .tables import TOTAL, EntropyCoder, Tables, code_scale
+
+CHANNELS = 27
+"""The network's inputs that it takes, from the first: the guide, the tone, the plane before."""
+
+TAPS = 9
+"""Quads that it takes them of: 3 x 3."""
+
+SHAPES = ((1, 1), (2, 1), (2, 2), (4, 2))
+"""Classes by activity and by brightness."""
+
+OUTPUTS = 32
+"""The most outputs, of all classes."""
+
+SHIFT_LIMIT = 20
+OCTAVES = 7
+CONSTANT_LIMIT = 1 << 22
+
+_NUMBER = np.array([255] * 257 + [1])
+_OCTAVE = np.array([9362] * OCTAVES + [TOTAL - 9362 * OCTAVES])
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What is coded of a filter.
+
+    thresholds: of activity, then of brightness, 0..32767, as many as the shape of ``SHAPES`` has
+    classes, less one each. shift: 0..20, as layers have. octaves: int64 (28,), 0..6. scales: int64
+    (28,), 1..63. numbers: int32 (28, 9 n) for n outputs, by tap within output; the last, that of
+    the constant, has n. Channel 27 is the constant.
+    """
+
+    shape: tuple[int, int]
+    thresholds: tuple[int, ...]
+    shift: int
+    octaves: np.ndarray
+    scales: np.ndarray
+    numbers: list[np.ndarray]
+
+
+def outputs(colours: np.ndarray) -> list[tuple[int, int]]:
+    """The sites of a quad, 0..3, and the colours that they have somewhere in the pattern."""
+    rows, columns = (np.lcm(QUAD, n) for n in colours.shape)
+    every = np.tile(colours, (rows // colours.shape[0], columns // colours.shape[1]))
+    return [
+        (site, colour)
+        for site in range(LATENTS)
+        for colour in range(3)
+        if np.any(every[site // QUAD :: QUAD, site % QUAD :: QUAD] == colour)
+    ]
+
+
+def shapes(colours: np.ndarray) -> list[tuple[int, int]]:
+    """The shapes that the outputs of a pattern leave room for."""
+    count = len(outputs(colours))
+    return [shape for shape in SHAPES if shape[0] * shape[1] * count <= OUTPUTS]
+
+
+def code(
+    coder: EntropyCoder, tables: Tables, colours: np.ndarray, given: Coefficients | None, read: bool
+) -> Coefficients | None:
+    """Code a filter, or that there is none; ``read``: to decode.
+
+    ValueError for values out of range.
+    """
+    fitting = shapes(colours)
+
+    def number(value: int | None, limit: int) -> int:
+        symbols = None if value is None else np.array([value - 128], np.int32)
+        found = int(coder.code(symbols, [_NUMBER], np.zeros(1, np.uint8))[0]) + 128
+        if not 0 <= found <= limit:
+            raise ValueError("a number of the filter is out of range")
+        return found
+
+    chosen = None if read else 0 if given is None else 1 + fitting.index(given.shape)
+    chosen = number(chosen, len(fitting))
+    if chosen == 0:
+        return None
+    shape = fitting[chosen - 1]
+    thresholds = []
+    for at in range(sum(shape) - 2):
+        value = None if given is None else given.thresholds[at]
+        high = number(None if value is None else value >> 8, 127)
+        thresholds.append((high << 8) + number(None if value is None else value & 255, 255))
+    shift = number(None if given is None else given.shift, SHIFT_LIMIT)
+    count = shape[0] * shape[1] * len(outputs(colours))
+    octaves, scales, numbers = np.zeros(CHANNELS + 1, int), np.zeros(CHANNELS + 1, int), []
+    for channel in range(CHANNELS + 1):
+        taps, limit = (TAPS, ACTIVATION_MAX) if channel < CHANNELS else (1, CONSTANT_LIMIT)
+        scales[channel] = code_scale(coder, None if given is None else int(given.scales[channel]))
+        frequencies = tables.centred(int(scales[channel]))
+        values = np.zeros(taps * count, np.int32)
+        if frequencies is not None:
+            octave = None if given is None else given.octaves[channel : channel + 1] - OCTAVES // 2
+            place = np.zeros(1, np.uint8)
+            octaves[channel] = int(coder.code(octave, [_OCTAVE], place)[0]) + OCTAVES // 2
+            if not 0 <= octaves[channel] < OCTAVES:
+                raise ValueError("a number of the filter is out of range")
+            wanted = None if given is None else given.numbers[channel]
+            values = coder.code(wanted, [frequencies], np.zeros(taps * count, np.uint8))
+            if max(-int(values.min()), int(values.max())) > limit >> octaves[channel]:
+                raise ValueError("a number of the filter is out of range")
+        numbers.append(values)
+    return Coefficients(shape, tuple(thresholds), shift, octaves, scales, numbers)
+
+
+def weights(filter_: Coefficients) -> Weights:
+    """The filter as a layer: its outputs by site and colour, within class."""
+    scaled = [
+        n.astype(np.int64) << o for n, o in zip(filter_.numbers, filter_.octaves, strict=True)
+    ]
+    count = len(scaled[-1])
+    weight = np.stack(scaled[:-1]).reshape(CHANNELS, count, TAPS).transpose(1, 0, 2)
+    bias = scaled[-1] - ZERO * weight.sum((1, 2))
+    size = int(TAPS**0.5)
+    return Weights(
+        Layer(CHANNELS, count, size, out="value", limit=PREDICTION_LIMIT),
+        torch.from_numpy(weight.reshape(count, CHANNELS, size, size).astype(np.int8)),
+        torch.full((count,), filter_.shift),
+        torch.from_numpy(bias.astype(np.int32)),
+    )
+
+
+def activity(luma: Tensor) -> Tensor:
+    """How much brightness varies: int16 (1, h - 2, w - 2) of int16 (1, h, w), 0..32640."""
+    inner = luma[:, 1:-1, 1:-1]
+    total = torch.zeros_like(inner)
+    for dy in range(3):
+        for dx in range(3):
+            near = luma[:, dy : dy + inner.shape[1], dx : dx + inner.shape[2]]
+            total += (near - inner).abs()
+    return total
+
+
+def classes(filter_: Coefficients, varies: Tensor, luma: Tensor) -> Tensor:
+    """Which class quads belong to: uint8 of the shape of their activity and brightness."""
+    split, shades = filter_.shape
+    result = torch.zeros_like(varies, dtype=torch.uint8)
+    for threshold in filter_.thresholds[: split - 1]:
+        result += varies >= threshold
+    result *= shades
+    for threshold in filter_.thresholds[split - 1 :]:
+        result += luma >= threshold
+    return result
+
+
+class FittedFilter:
+    """A filter of a plane, ready to run."""
+
+    def __init__(self, kernel: type[Kernel], seen: PlaneInputs, filter_: Coefficients) -> None:
+        self._layer = kernel(weights(filter_))
+        self._filter, self._mask = filter_, seen.mask
+        self._outputs = outputs(seen.plane.colours)
+
+    def __call__(
+        self, put: Callable[[Tensor], Tensor], near: Rows, first: int, here: slice
+    ) -> Tensor:
+        """What to add to the sites of rows of quads: int16 (1, 4, h, w), on the CPU.
+
+        put: to the device. near: has these rows, and one more at both ends. first: of these rows
+        in the picture. here: where ``near`` has them.
+        """
+        rows, columns = slice(here.start - 1, here.stop + 1), slice(MARGIN - 1, 1 - MARGIN)
+        planes = self._layer(put(near.inputs[:, :CHANNELS, rows, columns])).cpu()
+        luma = near.luma[:, rows, columns]
+        count = len(self._outputs)
+        groups = planes.permute(0, 2, 3, 1)
+        groups = groups.reshape(*groups.shape[:3], -1, count)
+        if groups.shape[3] == 1:
+            found = groups[..., 0, :]
+        else:
+            chosen = classes(self._filter, activity(luma), luma[:, 1:-1, 1:-1])
+            index = chosen[..., None, None].long().expand(*chosen.shape, 1, count)
+            found = groups.gather(3, index)[..., 0, :]
+        if count == LATENTS:  # each site has one colour
+            return found.permute(0, 3, 1, 2)
+        mask = self._mask(first, first + here.stop - here.start)[..., MARGIN:-MARGIN]
+        result = torch.zeros((1, LATENTS, *planes.shape[2:]), dtype=torch.int16)
+        for at, (site, colour) in enumerate(self._outputs):
+            result[:, site] += found[..., at] * mask[:, 3 * site + colour]
+        return result

@@ -1,0 +1,305 @@
+"""How an encoder fits the filter of :mod:`.fitted` to a photo: weighted least squares.
+
+Errors count as what they cost: latents of a place with the mean squared error e take about
+log2(1 + 6 e / step^2) / 2 bits a site, whose derivative is the weight. Weights are rounded one by
+one, the rest making up for each (Frantar et al., "GPTQ", ICLR 2023), in steps for which their own
+bits and those that they save balance.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import ACTIVATION_MAX, LATENTS, PREDICTION_UNIT, QUAD, ZERO
+from .fitted import (
+    CHANNELS,
+    CONSTANT_LIMIT,
+    OCTAVES,
+    SHIFT_LIMIT,
+    TAPS,
+    Coefficients,
+    activity,
+    outputs,
+    shapes,
+)
+from .seen import MARGIN, PlaneInputs
+from .tables import Tables
+
+SAMPLES = 250_000
+"""Quads that are looked at, where there are more."""
+
+_STRIP = 8
+"""Rows of quads that are looked at together, of every so many where a photo has more samples."""
+
+_TILE = 4
+"""Quads across the place of which an error is the mean."""
+
+_RIDGE = 1e-4
+"""Of the mean square of an input, added to it."""
+
+_CONSTANT = float(ZERO)
+_INPUTS = CHANNELS * TAPS + 1
+_PART = 1 << 14
+_BITS = 0.5 / math.log(2)
+"""Bits a site, of a relative change of the squared error."""
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Quads (n,): inputs uint8 (n, 9, 27), tap by tap; what to add to the sites, float32 (n, 4),
+    companded; the weight, float32; activity and brightness, int16; and the phase of the pattern."""
+
+    inputs: np.ndarray
+    wanted: np.ndarray
+    weight: np.ndarray
+    activity: np.ndarray
+    luma: np.ndarray
+    phase: np.ndarray
+    share: float
+
+
+@dataclass
+class _Normal:
+    """Sums of products over some quads: (244, 244), (244, 4), (4,) and their number."""
+
+    squares: np.ndarray
+    products: np.ndarray
+    energy: np.ndarray
+    count: float
+
+    def __add__(self, other: _Normal) -> _Normal:
+        return _Normal(
+            self.squares + other.squares,
+            self.products + other.products,
+            self.energy + other.energy,
+            self.count + other.count,
+        )
+
+
+def fit(
+    seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int, tables: Tables
+) -> Coefficients | None:
+    """The filter that saves the most bits, those that it takes counted; None if none does.
+
+    raw: uint16 (H, W), companded. forward: to the residual's domain. step: of the latents, there.
+    """
+    colours = seen.plane.colours
+    if min(raw.shape) < 2 * _STRIP:
+        return None
+    samples = _look(seen, raw, forward.astype(np.int32), step)
+    every = outputs(colours)
+    phases = _phases(colours)
+    possible = shapes(colours)
+    finest = possible[-1]
+    levels = [(samples.activity, finest[0]), (samples.luma, finest[1])]
+    thresholds = [_thresholds(values, count) for values, count in levels]
+    group = np.zeros(len(samples.weight), int)
+    for (values, count), limits in zip(levels, thresholds, strict=True):
+        group = group * count + np.searchsorted(limits, values, "right")
+    group = group * len(phases) + samples.phase
+    sums = _normals(samples, group, finest[0] * finest[1] * len(phases))
+    best, least = None, _BITS * float(sum(s.energy.sum() for s in sums))
+    for shape in possible:
+        fewer = finest[0] // shape[0], finest[1] // shape[1]
+        parts: dict[tuple[int, ...], list[int]] = {}
+        for number in range(shape[0] * shape[1]):
+            a, b = divmod(number, shape[1])
+            inside = [
+                i * finest[1] + j
+                for i in range(a * fewer[0], (a + 1) * fewer[0])
+                for j in range(b * fewer[1], (b + 1) * fewer[1])
+            ]
+            for at, (site, colour) in enumerate(every):
+                of = [p for p, quad in enumerate(phases) if quad[site] == colour]
+                key = tuple(i * len(phases) + p for i in inside for p in of)
+                parts.setdefault(key, []).append(number * len(every) + at)
+        found, cost = _rounded(
+            [(functools.reduce(_Normal.__add__, (sums[i] for i in key)), where)
+             for key, where in parts.items()],
+            [site for site, _ in every],
+            samples.share,
+            tables,
+        )  # fmt: skip
+        kept = [
+            int(threshold)
+            for limits, skip in zip(thresholds, fewer, strict=True)
+            for threshold in limits[skip - 1 :: skip]
+        ]
+        cost += 8 * (2 + 2 * len(kept))
+        if cost < least:
+            best, least = Coefficients(shape, tuple(kept), *found), cost
+    return best
+
+
+def _thresholds(values: np.ndarray, count: int) -> np.ndarray:
+    limits: np.ndarray = np.quantile(values, np.arange(1, count) / count, method="higher")
+    return limits.astype(int)
+
+
+def _phases(colours: np.ndarray) -> list[tuple[int, ...]]:
+    """The colours of the sites of a quad, for each quad of the pattern, row by row."""
+    rows, columns = (int(np.lcm(QUAD, n)) for n in colours.shape)
+    every = np.tile(colours, (rows // colours.shape[0], columns // colours.shape[1]))
+    return [
+        tuple(int(c) for c in every[y : y + QUAD, x : x + QUAD].ravel())
+        for y in range(0, rows, QUAD)
+        for x in range(0, columns, QUAD)
+    ]
+
+
+def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) -> _Samples:
+    """Quads by chance, of some strips, or all."""
+    tone, colours = seen.plane.tone, seen.plane.colours
+    height, width = (n // QUAD for n in raw.shape)
+    strips = np.arange(0, height - _STRIP + 1, _STRIP)
+    stride = max(1, len(strips) * _STRIP * width // (3 * SAMPLES))
+    strips = strips[stride // 2 :: stride]
+    each = min(_STRIP * width, SAMPLES // len(strips))
+    rng = np.random.default_rng(1)
+    period = [int(np.lcm(QUAD, n)) // QUAD for n in colours.shape]
+    near = np.arange(-1, 2)
+    slope = _slope(forward)
+    parts = []
+    for top in strips:
+        here = slice(QUAD * top, QUAD * (top + _STRIP)), slice(QUAD * width)
+        rows = seen(top - 1, top + _STRIP + 1)
+        ours, theirs = tone[here], raw[here]
+        error = (forward.take(theirs) - forward.take(ours)).astype(np.float32)
+        place = _means(_of_quads(np.square(error)).mean(2))
+        weight = _of_quads(slope.take(ours)).mean(2) / (place + step**2 / 6)
+        wanted = _of_quads(theirs.astype(np.float32) - ours.astype(np.float32))
+        picked = np.sort(rng.choice(_STRIP * width, each, replace=False))
+        y, x = np.divmod(picked, width)
+        planes = np.ascontiguousarray(rows.inputs[0, :CHANNELS].permute(1, 2, 0).numpy())
+        across = planes.shape[1]
+        at = (y[:, None, None] + 1 + near[:, None]) * across + x[:, None, None] + MARGIN + near
+        strip = slice(MARGIN - 1, MARGIN + width + 1)
+        varies = activity(rows.luma[:, :, strip])[0].numpy()
+        luma = rows.luma[0, 1:-1, MARGIN : MARGIN + width].numpy()
+        parts.append(
+            (
+                planes.reshape(-1, CHANNELS).take(at.reshape(each, TAPS), axis=0),
+                wanted[y, x],
+                weight[y, x],
+                varies[y, x],
+                luma[y, x],
+                (y + top) % period[0] * period[1] + x % period[1],
+            )
+        )
+    inputs, wanted, weight, varies, luma, phase = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
+    share = height * width / len(weight)
+    return _Samples(inputs, wanted, weight, varies, luma, phase, share)
+
+
+def _slope(forward: np.ndarray) -> np.ndarray:
+    """Squares of the slope of the residual's domain over companded values: float32 (46341,)."""
+    reach = 64
+    padded = np.pad(forward, reach, mode="edge").astype(np.float32)
+    squares = np.square((padded[2 * reach :] - padded[: -2 * reach]) / (2 * reach))
+    result: np.ndarray = np.maximum(squares, np.float32(1e-4))
+    return result
+
+
+def _of_quads(sites: np.ndarray) -> np.ndarray:
+    """(2h, 2w) as (h, w, 4)."""
+    height, width = (n // QUAD for n in sites.shape)
+    return sites.reshape(height, QUAD, width, QUAD).swapaxes(1, 2).reshape(height, width, LATENTS)
+
+
+def _means(quads: np.ndarray) -> np.ndarray:
+    """Means over tiles, for each of their quads: (h, w)."""
+    height, width = quads.shape
+    wide = -(-width // _TILE) * _TILE
+    padded = np.pad(quads, ((0, 0), (0, wide - width)), mode="edge")
+    means = padded.reshape(height // _TILE, _TILE, wide // _TILE, _TILE).mean((1, 3))
+    result: np.ndarray = means.repeat(_TILE, 0).repeat(_TILE, 1)[:, :width]
+    return result
+
+
+def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]:
+    """Sums by group, as if of all quads of the photo."""
+    order = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group, minlength=groups))
+    results = []
+    for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
+        sums = _Normal(np.zeros((_INPUTS, _INPUTS)), np.zeros((_INPUTS, LATENTS)),
+                       np.zeros(LATENTS), samples.share * (end - start))  # fmt: skip
+        for first in range(start, end, _PART):
+            part = order[first : min(first + _PART, end)]
+            inputs = np.empty((len(part), _INPUTS), np.float32)
+            # by channel, then by tap, as weights are
+            inputs[:, :-1] = samples.inputs[part].swapaxes(1, 2).reshape(len(part), -1)
+            inputs[:, :-1] -= ZERO
+            inputs[:, -1] = _CONSTANT
+            weight = samples.share * samples.weight[part, None]
+            weighed = inputs * weight
+            sums.squares += weighed.T @ inputs
+            sums.products += weighed.T @ samples.wanted[part]
+            sums.energy += (weight * np.square(samples.wanted[part])).sum(0)
+        results.append(sums)
+    return results
+
+
+def _rounded(
+    parts: list[tuple[_Normal, list[int]]], sites: list[int], share: float, tables: Tables
+) -> tuple[tuple[int, np.ndarray, np.ndarray, list[np.ndarray]], float]:
+    """Integers for all outputs: shift, octaves, scales and numbers; and what they cost, in bits.
+
+    parts: sums, and the outputs that they are of. sites: of the outputs of a class.
+    """
+    count = sum(len(where) for _, where in parts)
+    solved, steps, largest = [], [], 0.0
+    for sums, where in parts:
+        size = np.sqrt(np.maximum(np.diag(sums.squares), 1e-9))
+        squares = sums.squares / np.outer(size, size)
+        squares[np.diag_indices(_INPUTS)] += _RIDGE
+        inverse = np.linalg.inv(squares)
+        upper = np.linalg.cholesky((inverse + inverse.T) / 2).T / size
+        products = sums.products[:, [sites[o % len(sites)] for o in where]]
+        weights = (inverse @ (products / size[:, None])) / size[:, None]
+        solved.append((upper, weights))
+        steps.append(np.log2(math.sqrt(12) * np.diag(upper)))
+        largest = max(largest, float(np.abs(weights[:-1]).max()))
+    # the constant is not an input of the layer: its unit is that of the sums
+    by_channel = np.mean(steps, 0)
+    wide = np.append(by_channel[:-1].reshape(CHANNELS, TAPS).mean(1), by_channel[-1])
+    wide[-1] += math.log2(_CONSTANT)
+    unit = math.log2(PREDICTION_UNIT)
+    shift = math.ceil(unit - wide.min())
+    shift = min(shift, math.floor(unit - math.log2(max(largest, 1e-9) / ACTIVATION_MAX)))
+    shift = min(max(shift, 0), SHIFT_LIMIT)
+    octaves = np.clip(np.rint(wide - unit + shift), 0, OCTAVES - 1).astype(int)
+    step = np.exp2(octaves + unit - shift)
+    limit = np.append(np.full(CHANNELS, ACTIVATION_MAX), CONSTANT_LIMIT) >> octaves
+    each = np.append(np.repeat(step[:-1], TAPS), step[-1] / _CONSTANT)
+    limits = np.append(np.repeat(limit[:-1], TAPS), limit[-1])
+    numbers = np.zeros((_INPUTS, count))
+    cost = 0.0
+    for (sums, where), (upper, weights) in zip(parts, solved, strict=True):
+        for i in range(_INPUTS):
+            number = np.clip(np.rint(weights[i] / each[i]), -limits[i], limits[i])
+            numbers[i, where] = number
+            missed = (weights[i] - number * each[i]) / upper[i, i]
+            weights[i:] -= upper[i, i:, None] * missed
+        final = numbers[:, where] * each[:, None]
+        chosen = [sites[o % len(sites)] for o in where]
+        left = np.einsum("io,ij,jo->o", final, sums.squares, final)
+        left += sums.energy[chosen] - 2 * (final * sums.products[:, chosen]).sum(0)
+        # what was fitted to these samples does not hold for all quads
+        left *= 1 + 2 * share * _INPUTS / sums.count if share > 1 else 1
+        cost += _BITS * float(left.sum())
+    whole = numbers.astype(np.int32)
+    coded = [part.reshape(TAPS, count).T.ravel() for part in np.split(whole[:-1], CHANNELS)]
+    coded.append(whole[-1])
+    scales = []
+    for part in coded:
+        scale, bits = tables.best_scale(part)
+        scales.append(scale)
+        cost += bits + 3
+    return (shift, octaves, np.array(scales), coded), cost

@@ -1,0 +1,88 @@
+"""What the networks see of one plane, row of quads by row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import BLOCK, HYPER_BLOCK, QUAD, TRUNK_MARGIN
+from .inputs import blocks, inputs
+from .view import PlaneView
+
+MARGIN = TRUNK_MARGIN // QUAD
+"""Quads around the picture, on every side, that are seen."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of quads, h of them, with ``MARGIN`` more at both ends: w columns.
+
+    inputs: uint8 (1, 40, h, w), see :func:`.inputs.inputs`. tone: int32 (1, 2h, 2w), the companded
+    values. luma: int16 (1, h, w), the JPEG's brightness, 0..4080.
+    """
+
+    inputs: Tensor
+    tone: Tensor
+    luma: Tensor
+
+
+class PlaneInputs:
+    """A plane as the networks see it: reflected at its edges, and filled to whole blocks.
+
+    rows, columns: of blocks of 4x4 sites, those of whole hyper-blocks.
+    """
+
+    def __init__(self, plane: PlaneView, earlier: np.ndarray | None) -> None:
+        """earlier: int32 (H, W), what the plane before was decoded to, less its tone values."""
+        self.plane = plane
+        self.height, self.width = plane.tone.shape
+        self.rows, self.columns = (
+            -(-n // HYPER_BLOCK) * (HYPER_BLOCK // BLOCK) for n in plane.tone.shape
+        )
+        self._earlier = earlier
+        # reflection keeps sites on their colour
+        self._down, self._across = (
+            np.pad(np.arange(n), (TRUNK_MARGIN, BLOCK * whole - n + TRUNK_MARGIN), "reflect")
+            for n, whole in ((self.height, self.rows), (self.width, self.columns))
+        )
+        self.mask = self._mask(plane.colours)
+
+    def __call__(self, first: int, last: int) -> Rows:
+        """Rows of quads from ``first`` to ``last``; from -``MARGIN`` on, row 0 is the picture's."""
+        part = slice(QUAD * (first + MARGIN), QUAD * (last + MARGIN))
+        guide = self._sites(self.plane.guide, part)
+        tone = self._sites(self.plane.tone.view(np.int16), part).to(torch.int32) & 0xFFFF
+        shape = (1, 1, last - first, len(self._across) // QUAD)
+        missing = torch.zeros(shape, dtype=torch.uint8)
+        if self.plane.reached is not None:
+            missing = blocks(self._sites(~self.plane.reached, part)).amax(1, keepdim=True)
+            missing = missing.to(torch.uint8)
+        earlier = torch.zeros_like(tone)
+        if self._earlier is not None:
+            earlier = self._sites(self._earlier, part)
+        seen = inputs(guide, tone, self.mask(first, last), missing, earlier)
+        mean = (blocks(guide).sum(2, dtype=torch.int16) + 2) >> 2
+        return Rows(seen, tone, (mean[:, 0] + 2 * mean[:, 1] + mean[:, 2]) >> 2)
+
+    def _sites(self, values: np.ndarray, part: slice) -> Tensor:
+        """Rows of values (..., H, W), with the margin around the picture."""
+        return torch.from_numpy(values[..., self._down[part], :].take(self._across, axis=-1))[None]
+
+    def _mask(self, colours: np.ndarray) -> Callable[[int, int], Tensor]:
+        """Which colour each site of a quad has: uint8 (1, 12, h, w) of rows of quads.
+
+        Only as many rows as the pattern has are stored.
+        """
+        period = math.lcm(QUAD, colours.shape[0])
+        y = (np.arange(period) - TRUNK_MARGIN) % colours.shape[0]
+        x = (np.arange(len(self._across)) - TRUNK_MARGIN) % colours.shape[1]
+        sites = torch.from_numpy(np.eye(3, dtype=np.uint8)[colours[np.ix_(y, x)]])
+        rows = blocks(sites.permute(2, 0, 1)).transpose(0, 1).flatten(0, 1)[None]
+        return lambda first, last: rows[
+            :, :, torch.arange(first + MARGIN, last + MARGIN) % rows.shape[2]
+        ]
