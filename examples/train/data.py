@@ -17,17 +17,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rawcodec.model.config import BLOCK, TRUNK_MARGIN
+from rawcodec.model.config import RATES, TRUNK_MARGIN
 from rawcodec.model.inputs import blocks
 from rawcodec.sensor import Sensor
 
-from .model import COMPANDED_MAX, Batch
+from . import ahead
+from .model import Batch
 
 PATCH = 256
 """Sites across a patch, without its margins; a multiple of ``HYPER_BLOCK``."""
 
-_ORDER = (1, 0, 2)
-"""Colours of a linear frame in the order that the codec codes them."""
+USUAL_RATES = 8, 26
+"""Rates that give about 0.01 to 2 bits per site: most patches are trained at one of them."""
 
 _QUEUE = 4
 """Batches that wait."""
@@ -40,13 +41,16 @@ _LOOK_AGAIN = 200
 class Frame:
     """Memory-mapped arrays of one frame: see ``pairs.py``.
 
-    guide: int16 (3, H, W). tone, samples: uint16 (H, W), or (H, W, 3) if
-    linear. reached: bool (H, W), or None where the JPEG reaches all sites.
+    guide: int16 (3, H, W). samples: uint16 (H, W), or (H, W, 3) if linear. tone, prediction:
+    likewise, and earlier: int32, only if linear; by rate of ``ahead.RATES``. reached: bool (H, W),
+    or None where the JPEG reaches all sites.
     """
 
     guide: np.ndarray
-    tone: np.ndarray
     samples: np.ndarray
+    tone: dict[int, np.ndarray]
+    prediction: dict[int, np.ndarray]
+    earlier: dict[int, np.ndarray]
     reached: np.ndarray | None
     sensor: Sensor
 
@@ -82,65 +86,62 @@ def _open(path: Path) -> Frame:
         meta["width"], meta["height"], tuple(meta["cfa"]), tuple(meta["black"]), meta["white"]
     )
     reached = path / "reached.npy"
+
+    def by_rate(name: str) -> dict[int, np.ndarray]:
+        return {rate: np.load(path / f"{name}-{rate}.npy", mmap_mode="r") for rate in ahead.RATES}
+
     return Frame(
         np.load(path / "guide.npy", mmap_mode="r"),
-        np.load(path / "tone.npy", mmap_mode="r"),
         np.load(path / "samples.npy", mmap_mode="r"),
+        by_rate("tone"),
+        by_rate("prediction"),
+        by_rate("earlier") if sensor.linear else {},
         np.load(reached, mmap_mode="r") if reached.is_file() else None,
         sensor,
     )
 
 
-def companded(samples: np.ndarray, black: np.ndarray | np.float32, white: int) -> np.ndarray:
-    """The inverse of the tone layer's expansion, not rounded: float32, 2**15 is white.
-
-    samples: uint16 in DN. black: float32 that broadcasts with them.
-    """
-    linear = (samples.astype(np.float32) - black) / (white - black)
-    root: np.ndarray = np.sqrt(np.maximum(linear, 0)) * np.float32(1 << 15)
-    return np.minimum(root, np.float32(COMPANDED_MAX))
+def random_rate(rng: np.random.Generator) -> int:
+    """Mostly one of ``USUAL_RATES``."""
+    if rng.random() < 0.8:
+        return int(rng.integers(USUAL_RATES[0], USUAL_RATES[1] + 1))
+    return int(rng.integers(RATES))
 
 
 def take_patch(
-    frame: Frame, top: int, left: int, size: int, rng: np.random.Generator
+    frame: Frame, top: int, left: int, size: int, rate: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """The arrays of a patch of size x size sites whose margins begin at (top, left).
 
-    As in :class:`Batch` without B, but that mask is uint8 (3, size, size) and
+    As in :class:`Batch` without B and rate, but that mask is uint8 (3, size, size) and
     missing uint8 (size, size): not yet in blocks. Flipped and transposed at random.
     """
     part = slice(top, top + size), slice(left, left + size)
-    sensor = frame.sensor
-    guide = np.asarray(frame.guide[:, part[0], part[1]])
+    sensor, known = frame.sensor, ahead.nearest(rate)
+    plane = int(rng.choice(ahead.PLANES)) if sensor.linear else None
+    every = part if plane is None else (*part, plane)
+    rows, columns = sensor.period
+    # the pattern from its beginning on, as companded() has it
+    from_pattern = top // rows * rows, left // columns * columns
+    whole = tuple(slice(a, b.stop) for a, b in zip(from_pattern, part, strict=True))
+    raw = ahead.companded(np.asarray(frame.samples[whole]), sensor)
+    raw = raw[top - from_pattern[0] :, left - from_pattern[1] :]
+    pattern = ahead.colours(sensor, plane)
+    y, x = (np.arange(s.start, s.stop) % n for s, n in zip(part, pattern.shape, strict=True))
     earlier = np.zeros((size, size), np.int32)
-    mask = np.zeros((size, size, 3), np.uint8)
     if sensor.linear:
-        turn = int(rng.integers(3))
-        colour = _ORDER[turn]
-        tone, raw = _plane(frame, part, colour)
-        if turn:
-            before, was = _plane(frame, part, _ORDER[turn - 1])
-            step = 2.0 ** rng.uniform(5, 13)
-            earlier = _coarse(was - before, step).astype(np.int32)
-        mask[:, :, colour] = 1
-    else:
-        rows, columns = sensor.period
-        pattern = np.array([["RGB".index(c) for c in row] for row in sensor.cfa])
-        levels = np.array(sensor.black, np.float32).reshape(rows, columns)
-        y, x = np.arange(top, top + size) % rows, np.arange(left, left + size) % columns
-        tone = np.asarray(frame.tone[part]).astype(np.int32)
-        raw = companded(np.asarray(frame.samples[part]), levels[np.ix_(y, x)], sensor.white)
-        mask = np.eye(3, dtype=np.uint8)[pattern[np.ix_(y, x)]]
+        earlier = np.asarray(frame.earlier[known][every])
     missing = np.zeros((size, size), np.uint8)
     if frame.reached is not None:
         missing = 1 - np.asarray(frame.reached[part]).astype(np.uint8)
     patch = {
-        "guide": guide,
-        "tone": tone,
-        "mask": mask.transpose(2, 0, 1),
+        "guide": np.asarray(frame.guide[:, part[0], part[1]]),
+        "tone": np.asarray(frame.tone[known][every]).astype(np.int32),
+        "mask": np.eye(3, dtype=np.uint8)[pattern[np.ix_(y, x)]].transpose(2, 0, 1),
         "missing": missing,
         "earlier": earlier,
-        "raw": raw,
+        "prediction": np.asarray(frame.prediction[known][every]).astype(np.int32),
+        "raw": raw if plane is None else raw[..., plane],
     }
     if rng.random() < 0.5:
         patch = {name: a[..., ::-1] for name, a in patch.items()}
@@ -151,36 +152,8 @@ def take_patch(
     return patch
 
 
-def _plane(frame: Frame, part: tuple[slice, slice], colour: int) -> tuple[np.ndarray, np.ndarray]:
-    """Companded tone values, int32, and raw, float32, of one colour of a linear frame."""
-    tone = np.asarray(frame.tone[(*part, colour)]).astype(np.int32)
-    black = np.float32(frame.sensor.black[colour])
-    return tone, companded(np.asarray(frame.samples[(*part, colour)]), black, frame.sensor.white)
-
-
-def _coarse(residual: np.ndarray, step: float) -> np.ndarray:
-    """About what decoding leaves of a residual (H, W) at a step: means of blocks, rounded.
-
-    Stands in for the plane coded before, whose decoding at the patch's rate
-    would cost another pass of the codec.
-    """
-    size = 1
-    while size < 2 * BLOCK and step > 4 * residual.std() * size:
-        size *= 2
-    if size > 1:
-        rows, columns = (n // size * size for n in residual.shape)
-        small = residual[:rows, :columns].reshape(rows // size, size, columns // size, size)
-        means = small.mean((1, 3))
-        residual = np.pad(
-            np.kron(means, np.ones((size, size))),
-            [(0, residual.shape[0] - rows), (0, residual.shape[1] - columns)],
-        )
-    rounded: np.ndarray = np.floor(np.abs(residual) * size / step + 0.4) * step / size
-    return np.sign(residual) * rounded
-
-
-def collate(patches: list[dict[str, np.ndarray]]) -> Batch:
-    """A batch of patches of :func:`take_patch`."""
+def collate(patches: list[dict[str, np.ndarray]], rates: list[int]) -> Batch:
+    """A batch of patches of :func:`take_patch`, and their rates."""
 
     def stack(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([patch[name] for patch in patches]))
@@ -192,22 +165,30 @@ def collate(patches: list[dict[str, np.ndarray]]) -> Batch:
         mask=mask.transpose(1, 2).flatten(1, 2).contiguous(),
         missing=blocks(stack("missing")).amax(1, keepdim=True),
         earlier=stack("earlier"),
+        prediction=stack("prediction"),
         raw=stack("raw").float(),
+        rate=torch.tensor(rates, dtype=torch.float32),
     )
 
 
-def random_batch(frames: list[Frame], count: int, rng: np.random.Generator) -> Batch:
-    """Patches of random frames at random places, flipped and transposed at random."""
+def random_batch(
+    frames: list[Frame], count: int, rng: np.random.Generator, rate: int | None = None
+) -> Batch:
+    """Patches of random frames at random places, flipped and transposed at random.
+
+    rate: of all; None for a random one of each.
+    """
     size = PATCH + 2 * TRUNK_MARGIN
-    patches = []
+    patches, rates = [], []
     for _ in range(count):
         frame = frames[rng.integers(len(frames))]
         height, width = frame.sensor.height, frame.sensor.width
         if min(height, width) < size:
             raise ValueError(f"a frame of {height}x{width} sites is too small: {size} are needed")
         top, left = (int(rng.integers(n - size + 1)) for n in (height, width))
-        patches.append(take_patch(frame, top, left, size, rng))
-    return collate(patches)
+        rates.append(random_rate(rng) if rate is None else rate)
+        patches.append(take_patch(frame, top, left, size, rates[-1], rng))
+    return collate(patches, rates)
 
 
 def batches(folder: Path, hold_out: int, count: int, seed: int) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .data import Frame, batches, describe, open_frames, random_batch
-from .model import DISTORTION_WEIGHT, Batch, TrainingCodec, base_step, rates_like
+from .model import DISTORTION_WEIGHT, EXPONENT, Batch, TrainingCodec, base_step
 
 HOLD_OUT = 6
 """Frames, the first ones, that validation has and training does not."""
@@ -78,7 +78,7 @@ class Settings:
     patches: int = 4
     highest_rate: float = 1.5e-3
     seed: int = 0
-    exponent: float = 0.8125
+    exponent: float = EXPONENT
     precision: Literal["bfloat16", "float32"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -123,11 +123,10 @@ def loss_of(parts: dict[str, Tensor], rate_weight: float) -> tuple[Tensor, Tenso
     return relative + uneven, cost
 
 
-def apply(codec: TrainingCodec, batch: Batch, rate: Tensor, phase: Phase) -> dict[str, Tensor]:
+def apply(codec: TrainingCodec, batch: Batch, phase: Phase) -> dict[str, Tensor]:
     """Rate and distortion of a batch in a phase: see ``TrainingCodec.forward``."""
     parts: dict[str, Tensor] = codec(
         batch,
-        rate,
         exact=phase.exact,
         noisy=phase.noisy,
         choosy=phase.choosy,
@@ -200,10 +199,9 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         batch = batch.to(self.device)
-        rate = rates_like(batch)
         low = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            parts = apply(self.codec, batch, rate, phase)
+            parts = apply(self.codec, batch, phase)
         loss, cost = loss_of(parts, phase.rate_weight)
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss is not finite at step {self.step}; try a lower rate")
@@ -304,18 +302,17 @@ def measure(
     """
     codec.eval()
     phase = replace(phase, noisy=False)
-    rng = np.random.default_rng(1)
     bits: list[list[float]] = [[] for _ in rates]
     decibels: list[list[float]] = [[] for _ in rates]
     with torch.no_grad():
         for first in range(0, patches, VALIDATION_PATCHES):
             count = min(VALIDATION_PATCHES, patches - first)
-            batch = random_batch(list(frames), count, rng).to(codec.gains.device)
             for number, q in enumerate(rates):
-                rate = torch.full((count,), float(q), device=batch.raw.device)
-                parts = apply(codec, batch, rate, phase)
+                rng = np.random.default_rng([1, first])
+                batch = random_batch(list(frames), count, rng, q).to(codec.gains.device)
+                parts = apply(codec, batch, phase)
                 bits[number] += (parts["latent_bits"] + parts["hyper_bits"]).tolist()
-                error = parts["distortion"] * (base_step(rate) / 2**15) ** 2
+                error = parts["distortion"] * (base_step(batch.rate) / 2**15) ** 2
                 decibels[number] += (-10 * torch.log10(error)).tolist()
     codec.train()
     return {

@@ -28,8 +28,6 @@ from rawcodec.model.config import (
     MEAN_UNIT,
     PASSES,
     PATTERN,
-    PREDICTION_UNIT,
-    RATES,
     SCALE_MIN,
     SCALE_OCTAVES,
     SCALES,
@@ -37,15 +35,15 @@ from rawcodec.model.config import (
     TRUNK_MARGIN,
     ZERO,
 )
-from rawcodec.model.inputs import blocks, inputs, unblocks
+from rawcodec.model.inputs import blocks, inputs
 
 from .qat import ANCHORS, UNIT, QatLayers, ste_clamp, ste_round
 
 COARSEST = 8192.0
 """Step of rate 0, in units of 2**-15 of the white level in the residual's domain."""
 
-USUAL_RATES = 8, 26
-"""Rates that give about 0.01 to 2 bits per site: most patches are trained at one of them."""
+EXPONENT = 0.8125
+"""The power of the linear value that residuals are taken of, unless a run says otherwise."""
 
 COMPANDED_MAX = 46340
 """Largest companded value of the tone layer: see ``rawcodec.tone.table``."""
@@ -81,7 +79,8 @@ class Batch:
     guide: int16 (B, 3, G, G). tone: int32 (B, G, G). mask: uint8 (B, 12, G/2,
     G/2). missing: uint8 (B, 1, G/2, G/2). earlier: int32 (B, G, G). For these
     see ``rawcodec.model.inputs.inputs``.
-    raw: float32 (B, G, G), the companded raw: 2**15 is the white level.
+    prediction: int32 (B, G, G), the tone layer's values as the fitted filter corrects them.
+    raw: float32 (B, G, G), the companded raw: 2**15 is the white level. rate: float32 (B,).
     """
 
     guide: Tensor
@@ -89,7 +88,9 @@ class Batch:
     mask: Tensor
     missing: Tensor
     earlier: Tensor
+    prediction: Tensor
     raw: Tensor
+    rate: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -201,7 +202,6 @@ class TrainingCodec(nn.Module):
     def forward(
         self,
         batch: Batch,
-        rate: Tensor,
         *,
         exact: bool,
         noisy: bool,
@@ -220,13 +220,17 @@ class TrainingCodec(nn.Module):
         share of positions that belong to the first step.
         """
 
+        rate = batch.rate
+
         def layer(name: str, x: Tensor) -> Tensor:
             return self.layers[name](x, rate, exact)
 
-        guide, half, prediction = self.look(layer, batch)
+        guide, half = self.look(layer, batch)
         margin = TRUNK_MARGIN
-        raw = batch.raw[:, margin:-margin, margin:-margin]
-        residual = self.domain(raw) - self.domain(prediction)
+        raw, prediction = (
+            part[:, margin:-margin, margin:-margin] for part in (batch.raw, batch.prediction)
+        )
+        residual = self.domain(raw) - self.domain(prediction.float())
         linear = blocks(residual) / base_step(rate)[:, None, None, None]
         gain = self.gains_at(rate)[:, :, None, None]
         if not noisy:
@@ -258,22 +262,14 @@ class TrainingCodec(nn.Module):
             "first": chosen[:, 0].mean((1, 2)),
         }
 
-    def look(self, layer: network.LayerFunction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What the JPEG gives: features of blocks and of quads, and the prediction.
-
-        (B, 64, h + 2, w + 2), (B, 32, 2h, 2w), and (B, H, W), companded.
-        """
+    def look(self, layer: network.LayerFunction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the JPEG gives, features of blocks and of quads: (B, 64, h + 2, w + 2), (B, 32, 2h,
+        2w)."""
         x = inputs(batch.guide, batch.tone, batch.mask, batch.missing, batch.earlier)
         x = x.to(torch.float32) / UNIT
         half = network.half_features(layer, x)  # a margin of 6 of its positions
         guide = network.guide_features(layer, half)  # a margin of 1
-        predicted = layer("prediction", half)[:, :, 5:-5, 5:-5]
-        mask = batch.mask[:, :, 8:-8, 8:-8].unflatten(1, (4, 3))
-        correction = (predicted.unflatten(1, (4, 3)) * mask).sum(2) * PREDICTION_UNIT
-        margin = TRUNK_MARGIN
-        tone = batch.tone[:, margin:-margin, margin:-margin].float()
-        prediction = ste_clamp(tone + unblocks(correction), 0, COMPANDED_MAX)
-        return guide, half[:, :, 6:-6, 6:-6], prediction
+        return guide, half[:, :, 6:-6, 6:-6]
 
     def _hyper(self, y: Tensor, rate: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
         """The hyper-latents of latents (B, 4, 2h, 2w): (B, 8, h/4, w/4), and their bits: (B,)."""
@@ -340,11 +336,3 @@ def known_activations(halves: Tensor, first: Tensor) -> Tensor:
 
 def _padded(activations: Tensor, margin: int) -> Tensor:
     return F.pad(activations, [margin] * 4, value=ZERO / UNIT)
-
-
-def rates_like(batch: Batch) -> Tensor:
-    """A random rate for each patch: (B,), mostly one of ``USUAL_RATES``."""
-    count = len(batch.raw)
-    usual = torch.randint(USUAL_RATES[0], USUAL_RATES[1] + 1, (count,))
-    rate = torch.where(torch.rand(count) < 0.8, usual, torch.randint(0, RATES, (count,)))
-    return rate.float().to(batch.raw.device)

@@ -3,6 +3,9 @@
 FRAME/guide.npy: int16 (3, H, W), the JPEG at the sites, 0..4080.
 FRAME/tone.npy: uint16 (H, W) or (H, W, 3), the tone layer's companded values.
 FRAME/samples.npy: uint16 of the same shape, the mosaic in DN.
+FRAME/tone-RATE.npy, FRAME/prediction-RATE.npy: the same at a rate, corrected over large areas, and
+then by the fitted filter too.
+FRAME/earlier-RATE.npy: int32 (H, W, 3), only if linear: see ``rawcodec.model.inputs.inputs``.
 FRAME/reached.npy: bool (H, W), the sites that the JPEG reaches; absent if all.
 FRAME/photo.jpg: the JPEG.
 FRAME/meta.json: the sensor and every random choice.
@@ -37,7 +40,7 @@ from rawcodec.tone import coding
 from rawcodec.tone.fit import fit_tone
 from rawcodec.tone.table import MARGIN, REACH, Tone, expand_band, predict_band
 
-from . import develop, render, scene
+from . import ahead, develop, render, scene
 from .camera import Camera, expose, irradiance, random_camera
 
 SIZE = 1536
@@ -53,6 +56,7 @@ class Frame:
     samples: np.ndarray
     reached: np.ndarray | None
     jpeg: bytes
+    sensor: Sensor
     meta: dict[str, object]
 
 
@@ -103,7 +107,7 @@ def make_frame(sheet: torch.Tensor, rng: np.random.Generator, kind: str | None =
         "development": dataclasses.asdict(development),
         "rendering": dataclasses.asdict(rendering),
     }
-    return Frame(layer.guide, layer.values, samples, layer.reached, jpeg, meta)
+    return Frame(layer.guide, layer.values, samples, layer.reached, jpeg, sensor, meta)
 
 
 def take(sheet: torch.Tensor, camera: Camera, rng: np.random.Generator) -> np.ndarray:
@@ -168,6 +172,7 @@ def write_frame(frame: Frame, folder: Path) -> None:
     arrays = {"guide": frame.guide, "tone": frame.tone, "samples": frame.samples}
     if frame.reached is not None:
         arrays["reached"] = frame.reached
+    arrays |= ahead.prepare(frame.guide, frame.tone, frame.samples, frame.reached, frame.sensor)
     for name, array in arrays.items():
         np.save(scratch / f"{name}.npy", array)
     (scratch / "photo.jpg").write_bytes(frame.jpeg)

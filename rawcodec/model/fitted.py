@@ -79,11 +79,16 @@ def shapes(colours: np.ndarray) -> list[tuple[int, int]]:
 
 
 def code(
-    coder: EntropyCoder, tables: Tables, colours: np.ndarray, given: Coefficients | None, read: bool
+    coder: EntropyCoder,
+    tables: Tables,
+    colours: np.ndarray,
+    given: Coefficients | None,
+    *,
+    read: bool,
 ) -> Coefficients | None:
-    """Code a filter, or that there is none; ``read``: to decode.
+    """Code a filter, or None where a plane has none; to decode, ``given`` is None and ``read`` true.
 
-    ValueError for values out of range.
+    colours: the repeating pattern. ValueError for values out of range.
     """
     fitting = shapes(colours)
 

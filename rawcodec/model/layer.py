@@ -71,11 +71,8 @@ def code_planes(
     used: list[np.ndarray] = []
     earlier: np.ndarray | None = None
     for number, plane in enumerate(planes):
-        plane = _levelled(run, coder, plane, None if raw is None else raw[number])
-        seen = PlaneInputs(plane, earlier)
-        codec = PlaneCodec(
-            run, seen, _filter(run, coder, seen, None if raw is None else raw[number])
-        )
+        seen, filter_ = ahead(run, coder, plane, earlier, None if raw is None else raw[number])
+        codec = PlaneCodec(run, seen, filter_)
         latents = hyper = None
         if raw is not None:
             latents, unrounded = codec.analyse(raw[number])
@@ -87,8 +84,27 @@ def code_planes(
         table_coder = TableCoder(run.model.tables, coder, latents)
         codec.know(table_coder.code_hyper(hyper, used[-1], codec.hyper_shape, run.hyper_scale))
         decoded.append(codec.synthesise(codec.code(table_coder)))
-        earlier = decoded[-1].astype(np.int32) - plane.tone
+        earlier = decoded[-1].astype(np.int32) - seen.plane.tone
     return decoded, np.array(used)
+
+
+def ahead(
+    run: Runner,
+    coder: EntropyCoder,
+    plane: PlaneView,
+    earlier: np.ndarray | None,
+    raw: np.ndarray | None,
+) -> tuple[PlaneInputs, Coefficients | None]:
+    """What comes before any network: the plane, corrected over large areas, and its filter.
+
+    earlier: see :class:`.seen.PlaneInputs`. raw: to encode, uint16 (H, W), companded. ValueError
+    for data that no encoder wrote.
+    """
+    model, given = run.model, None
+    seen = PlaneInputs(_levelled(run, coder, plane, raw), earlier)
+    if raw is not None:
+        given = fitting.fit(seen, raw, model.forward, int(model.steps[run.rate][0]), model.tables)
+    return seen, fitted.code(coder, model.tables, plane.colours, given, read=raw is None)
 
 
 def _levelled(
@@ -110,16 +126,6 @@ def _levelled(
     grid.add(sites, nodes, plane.colours)
     np.clip(sites, 0, DOMAIN - 1, out=sites)
     return replace(plane, tone=model.back.take(sites))
-
-
-def _filter(
-    run: Runner, coder: EntropyCoder, seen: PlaneInputs, raw: np.ndarray | None
-) -> Coefficients | None:
-    """The plane's filter: see :mod:`.fitted`."""
-    model, given = run.model, None
-    if raw is not None:
-        given = fitting.fit(seen, raw, model.forward, int(model.steps[run.rate][0]), model.tables)
-    return fitted.code(coder, model.tables, seen.plane.colours, given, raw is None)
 
 
 def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
