@@ -35,8 +35,13 @@ OUTPUTS = 32
 """The most outputs, of all classes."""
 
 SHIFT_LIMIT = 20
+"""Largest shift of its sums."""
+
 OCTAVES = 7
+"""How coarse the numbers of a channel may be: in units of 1 to 64."""
+
 CONSTANT_LIMIT = 1 << 22
+"""Largest magnitude of an output's constant, in units of its sums."""
 
 _NUMBER = np.array([255] * 257 + [1])
 _OCTAVE = np.array([9362] * OCTAVES + [TOTAL - 9362 * OCTAVES])
@@ -86,9 +91,9 @@ def code(
     *,
     read: bool,
 ) -> Coefficients | None:
-    """Code a filter, or None where a plane has none; to decode, ``given`` is None and ``read`` true.
+    """Code a filter, or None where a plane has none.
 
-    colours: the repeating pattern. ValueError for values out of range.
+    colours: the repeating pattern. read: to decode; ``given`` is None then. ValueError for values out of range.
     """
     fitting = shapes(colours)
 

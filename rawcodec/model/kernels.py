@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import VALUE_MAX, Layer
+from .config import PREDICTION_LIMIT, VALUE_MAX, Layer
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ _TRIALS = (
     Layer(64, 32, 3),
     Layer(16, 32, 2, stride=2),
     Layer(80, 8, 1, out="value", limit=VALUE_MAX),
+    Layer(27, 32, 3, out="value", limit=PREDICTION_LIMIT),
 )
 
 
