@@ -93,7 +93,8 @@ def code(
 ) -> Coefficients | None:
     """Code a filter, or None where a plane has none.
 
-    colours: the repeating pattern. read: to decode; ``given`` is None then. ValueError for values out of range.
+    colours: the repeating pattern. read: to decode; ``given`` is None then. ValueError for values
+    out of range.
     """
     fitting = shapes(colours)
 
