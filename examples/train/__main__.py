@@ -96,6 +96,11 @@ _frames_option = click.option(
     help="Of the convolutions while training.  [default: bfloat16 where it is faster]",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of another run, whose weights a new run begins with, at 40% of the schedule.",
+)
 def fit(
     frames: Path,
     run: Path,
@@ -106,6 +111,7 @@ def fit(
     exponent: float,
     precision: Literal["bfloat16", "float32"] | None,
     device: Literal["cpu", "cuda"],
+    start: Path | None,
 ) -> None:
     """Trains a model, or continues to, for so many minutes in all."""
     import torch
@@ -119,7 +125,8 @@ def fit(
     if precision is None:
         fast = device == "cuda" or working_type(torch.device("cpu")) == torch.bfloat16
         precision = "bfloat16" if fast else "float32"
-    settings = Settings(minutes, patches, rate, seed, exponent, precision, device)
+    begin = None if start is None else str(start)
+    settings = Settings(minutes, patches, rate, seed, exponent, precision, device, begin)
     with _complaints():
         train(frames, run, settings)
 

@@ -213,7 +213,7 @@ def commands(calls: list[dict[str, Any]]) -> tuple[str, ...]:
             f"--minutes {call['minutes']:g} --patches {call['patches']} "
             f"--rate {call['highest_rate']:g} --seed {call['seed']} "
             f"--exponent {call['exponent']:g} --precision {call['precision']} "
-            f"--device {call['device']}"
+            f"--device {call['device']}" + (" --start OTHER" if call.get("start") else "")
         ] = None
     return tuple(found)
 

@@ -50,6 +50,10 @@ NEGLIGIBLE = 0.02
 """Cost in bits per site below which patches count less and less in the loss."""
 
 
+STARTED = 0.4
+"""Where in the schedule a run begins that has weights of another: everything learns from there."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """How a part of the training goes: shares of the whole are in ``phase_of``.
@@ -72,6 +76,7 @@ class Settings:
     minutes: in all, breaks between calls not counted. patches: of a batch.
     highest_rate: the learning rate after warming up. exponent: see
     ``TrainingCodec``. precision: of the convolutions; bfloat16 is autocast.
+    start: folder of another run, whose weights a new run begins with.
     """
 
     minutes: float
@@ -81,6 +86,7 @@ class Settings:
     exponent: float = EXPONENT
     precision: Literal["bfloat16", "float32"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
+    start: str | None = None
 
 
 def phase_of(progress: float) -> Phase:
@@ -160,23 +166,42 @@ class Training:
 
     @property
     def progress(self) -> float:
-        """Share of the time that is spent."""
-        return self.spent / (60 * self.settings.minutes)
+        """Share of the schedule that is done: of the time, from where it begins."""
+        begin = 0.0 if self.settings.start is None else STARTED
+        return begin + (1 - begin) * self.spent / (60 * self.settings.minutes)
+
+    def begin(self, path: Path) -> None:
+        """Take the averaged weights of another run's checkpoint, those of its layers that are left.
+
+        ValueError if it is of another exponent, or lacks a weight, or has one of another shape.
+        """
+        state = self._checkpoint(path)
+        ours = self.codec.state_dict()
+        theirs = {name: state["average"].get(name) for name in ours}
+        for name, array in theirs.items():
+            if array is None or array.shape != ours[name].shape:
+                raise ValueError(f"{path}: has no {name} as this model has it; begin without it")
+        self.codec.load_state_dict(theirs)
+        self.average.load_state_dict(theirs)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint; ValueError if it is of another exponent."""
-        state = read_checkpoint(path)
-        if state["exponent"] != self.settings.exponent:
-            raise ValueError(
-                f"{path}: was trained with exponent {state['exponent']}, "
-                f"not {self.settings.exponent}"
-            )
+        state = self._checkpoint(path)
         self.codec.load_state_dict(state["codec"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = state["step"], state["spent"]
         self.calls = state.get("calls", [])
         torch.manual_seed(self.settings.seed + self.step)  # else the first noise comes again
+
+    def _checkpoint(self, path: Path) -> dict[str, Any]:
+        state = read_checkpoint(path)
+        if state["exponent"] != self.settings.exponent:
+            raise ValueError(
+                f"{path}: was trained with exponent {state['exponent']}, "
+                f"not {self.settings.exponent}"
+            )
+        return state
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; it has its name only once it is complete."""
@@ -260,6 +285,8 @@ def train(frames: Path, run: Path, settings: Settings) -> None:
     path = run / CHECKPOINT
     if path.is_file():
         training.restore(path)
+    elif settings.start is not None:
+        training.begin(Path(settings.start) / CHECKPOINT)
     training.calls.append({"step": training.step} | asdict(settings))
     log = _Log(run / LOG)
     feed = batches(frames, HOLD_OUT, settings.patches, settings.seed + training.step)
