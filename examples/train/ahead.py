@@ -20,14 +20,9 @@ from rawcodec.model.view import PlaneView
 from rawcodec.sensor import Sensor
 from rawcodec.stream.entropy import RateMeter
 
+from .data import PLANES, RATES, colours, companded
 from .export import export
 from .model import COARSEST, COMPANDED_MAX, EXPONENT, TrainingCodec
-
-RATES = (10, 17, 24)
-"""Those that a frame is prepared for; patches of other rates take the nearest."""
-
-PLANES = (1, 0, 2)
-"""Colours of a linear frame in the order that the codec codes them."""
 
 
 def prepare(
@@ -66,35 +61,6 @@ def prepare(
                 earlier = decoded.astype(np.int32) - seen.plane.tone
         found |= {f"{name}-{rate}": array for name, array in arrays.items()}
     return found
-
-
-def nearest(rate: float) -> int:
-    """The rate of ``RATES`` nearest to one."""
-    return min(RATES, key=lambda known: abs(known - rate))
-
-
-def colours(sensor: Sensor, plane: int | None) -> np.ndarray:
-    """The repeating pattern of colours of a mosaic, or of a plane of a linear frame: uint8."""
-    if plane is not None:
-        return np.array([[plane]], np.uint8)
-    return np.array([["RGB".index(c) for c in row] for row in sensor.cfa], np.uint8)
-
-
-def companded(samples: np.ndarray, sensor: Sensor) -> np.ndarray:
-    """The inverse of the tone layer's expansion, not rounded: float32, 2**15 is white.
-
-    samples: uint16 in DN, from the frame's first site on.
-    """
-    if sensor.linear:
-        black = np.array(sensor.black, np.float32)
-    else:
-        period = sensor.period
-        levels = np.array(sensor.black, np.float32).reshape(period)
-        at = [np.arange(n) % m for n, m in zip(samples.shape, period, strict=True)]
-        black = levels[np.ix_(*at)]
-    linear = (samples.astype(np.float32) - black) / (sensor.white - black)
-    root: np.ndarray = np.sqrt(np.maximum(linear, 0)) * np.float32(1 << 15)
-    return np.minimum(root, np.float32(COMPANDED_MAX))
 
 
 @functools.cache

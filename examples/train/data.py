@@ -17,18 +17,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rawcodec.model.config import RATES, TRUNK_MARGIN
+from rawcodec.model import config
+from rawcodec.model.config import TRUNK_MARGIN
 from rawcodec.model.inputs import blocks
 from rawcodec.sensor import Sensor
 
-from . import ahead
-from .model import Batch
+from .model import COMPANDED_MAX, Batch
 
 PATCH = 256
 """Sites across a patch, without its margins; a multiple of ``HYPER_BLOCK``."""
 
 USUAL_RATES = 8, 26
 """Rates that give about 0.01 to 2 bits per site: most patches are trained at one of them."""
+
+RATES = (10, 17, 24)
+"""Those that a frame is prepared for; patches of other rates take the nearest."""
+
+PLANES = (1, 0, 2)
+"""Colours of a linear frame in the order that the codec codes them."""
 
 _QUEUE = 4
 """Batches that wait."""
@@ -42,7 +48,7 @@ class Frame:
     """Memory-mapped arrays of one frame: see ``pairs.py``.
 
     guide: int16 (3, H, W). samples: uint16 (H, W), or (H, W, 3) if linear. tone, prediction:
-    likewise, and earlier: int32, only if linear; by rate of ``ahead.RATES``. reached: bool (H, W),
+    likewise, and earlier: int32, only if linear; by rate of ``RATES``. reached: bool (H, W),
     or None where the JPEG reaches all sites.
     """
 
@@ -88,7 +94,7 @@ def _open(path: Path) -> Frame:
     reached = path / "reached.npy"
 
     def by_rate(name: str) -> dict[int, np.ndarray]:
-        return {rate: np.load(path / f"{name}-{rate}.npy", mmap_mode="r") for rate in ahead.RATES}
+        return {rate: np.load(path / f"{name}-{rate}.npy", mmap_mode="r") for rate in RATES}
 
     return Frame(
         np.load(path / "guide.npy", mmap_mode="r"),
@@ -101,11 +107,40 @@ def _open(path: Path) -> Frame:
     )
 
 
+def nearest(rate: float) -> int:
+    """The rate of ``RATES`` nearest to one."""
+    return min(RATES, key=lambda known: abs(known - rate))
+
+
+def colours(sensor: Sensor, plane: int | None) -> np.ndarray:
+    """The repeating pattern of colours of a mosaic, or of a plane of a linear frame: uint8."""
+    if plane is not None:
+        return np.array([[plane]], np.uint8)
+    return np.array([["RGB".index(c) for c in row] for row in sensor.cfa], np.uint8)
+
+
+def companded(samples: np.ndarray, sensor: Sensor) -> np.ndarray:
+    """The inverse of the tone layer's expansion, not rounded: float32, 2**15 is white.
+
+    samples: uint16 in DN, from the frame's first site on.
+    """
+    if sensor.linear:
+        black = np.array(sensor.black, np.float32)
+    else:
+        period = sensor.period
+        levels = np.array(sensor.black, np.float32).reshape(period)
+        at = [np.arange(n) % m for n, m in zip(samples.shape, period, strict=True)]
+        black = levels[np.ix_(*at)]
+    linear = (samples.astype(np.float32) - black) / (sensor.white - black)
+    root: np.ndarray = np.sqrt(np.maximum(linear, 0)) * np.float32(1 << 15)
+    return np.minimum(root, np.float32(COMPANDED_MAX))
+
+
 def random_rate(rng: np.random.Generator) -> int:
     """Mostly one of ``USUAL_RATES``."""
     if rng.random() < 0.8:
         return int(rng.integers(USUAL_RATES[0], USUAL_RATES[1] + 1))
-    return int(rng.integers(RATES))
+    return int(rng.integers(config.RATES))
 
 
 def take_patch(
@@ -117,16 +152,16 @@ def take_patch(
     missing uint8 (size, size): not yet in blocks. Flipped and transposed at random.
     """
     part = slice(top, top + size), slice(left, left + size)
-    sensor, known = frame.sensor, ahead.nearest(rate)
-    plane = int(rng.choice(ahead.PLANES)) if sensor.linear else None
+    sensor, known = frame.sensor, nearest(rate)
+    plane = int(rng.choice(PLANES)) if sensor.linear else None
     every = part if plane is None else (*part, plane)
     rows, columns = sensor.period
     # the pattern from its beginning on, as companded() has it
     from_pattern = top // rows * rows, left // columns * columns
     whole = tuple(slice(a, b.stop) for a, b in zip(from_pattern, part, strict=True))
-    raw = ahead.companded(np.asarray(frame.samples[whole]), sensor)
+    raw = companded(np.asarray(frame.samples[whole]), sensor)
     raw = raw[top - from_pattern[0] :, left - from_pattern[1] :]
-    pattern = ahead.colours(sensor, plane)
+    pattern = colours(sensor, plane)
     y, x = (np.arange(s.start, s.stop) % n for s, n in zip(part, pattern.shape, strict=True))
     earlier = np.zeros((size, size), np.int32)
     if sensor.linear:
