@@ -74,6 +74,17 @@ def ablation(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+def ahead(data: Path, out: Path) -> None:
+    """What the grids and the fitted filter save."""
+    from . import ahead as ahead_page
+
+    with _writing(out / "ahead.md", data) as (pairs, _):
+        ahead_page.run_all(pairs, out)
+
+
+@main.command()
+@_data_option
+@_out_option
 def transform(data: Path, out: Path) -> None:
     """Whether a transform pays for what the tone layer leaves."""
     from . import transform as transform_page
