@@ -22,7 +22,9 @@ TIMES = 1
 """Runs of each measurement, of which the median is shown."""
 
 LEARNED = (
-    "features of the JPEG",
+    "grids",
+    "fit the filter",
+    "features of the JPEG, filter",
     "analysis",
     "entropy model",
     "context model",
@@ -30,7 +32,7 @@ LEARNED = (
     "entropy coding",
     "synthesis",
 )
-"""Stages that the paper's code has too; the others are the tool around it."""
+"""Stages of the learned layer; the others are the tool around it."""
 
 PAPER = 165.0, 218.0
 """Seconds per megapixel of the paper's released code to compress and to decompress, on a
