@@ -97,33 +97,20 @@ def fit(
     finest = possible[-1]
     levels = [(samples.activity, finest[0]), (samples.luma, finest[1])]
     thresholds = [_thresholds(values, count) for values, count in levels]
-    group = np.zeros(len(samples.weight), int)
+    group = np.zeros(len(samples.weight), int)  # by finest class, then by phase
     for (values, count), limits in zip(levels, thresholds, strict=True):
         group = group * count + np.searchsorted(limits, values, "right")
     group = group * len(phases) + samples.phase
     sums = _normals(samples, group, finest[0] * finest[1] * len(phases))
-    best, least = None, _BITS * float(sum(s.energy.sum() for s in sums))
+    # without a filter, all of the error is left
+    best, least = None, _BITS * float(sum(part.energy.sum() for part in sums))
     for shape in possible:
         fewer = finest[0] // shape[0], finest[1] // shape[1]
-        parts: dict[tuple[int, ...], list[int]] = {}
-        for number in range(shape[0] * shape[1]):
-            a, b = divmod(number, shape[1])
-            inside = [
-                i * finest[1] + j
-                for i in range(a * fewer[0], (a + 1) * fewer[0])
-                for j in range(b * fewer[1], (b + 1) * fewer[1])
-            ]
-            for at, (site, colour) in enumerate(every):
-                of = [p for p, quad in enumerate(phases) if quad[site] == colour]
-                key = tuple(i * len(phases) + p for i in inside for p in of)
-                parts.setdefault(key, []).append(number * len(every) + at)
-        found, cost = _rounded(
-            [(functools.reduce(_Normal.__add__, (sums[i] for i in key)), where)
-             for key, where in parts.items()],
-            [site for site, _ in every],
-            samples.share,
-            tables,
-        )  # fmt: skip
+        parts = [
+            (functools.reduce(_Normal.__add__, (sums[i] for i in groups)), where)
+            for groups, where in _partition(shape, fewer, finest, phases, every).items()
+        ]
+        found, cost = _rounded(parts, [site for site, _ in every], samples.share, tables)
         kept = [
             int(threshold)
             for limits, skip in zip(thresholds, fewer, strict=True)
@@ -133,6 +120,33 @@ def fit(
         if cost < least:
             best, least = Coefficients(shape, tuple(kept), *found), cost
     return best
+
+
+def _partition(
+    shape: tuple[int, int],
+    fewer: tuple[int, int],
+    finest: tuple[int, int],
+    phases: list[tuple[int, ...]],
+    every: list[tuple[int, int]],
+) -> dict[tuple[int, ...], list[int]]:
+    """By the groups of samples that they are fitted to, the outputs of the filter.
+
+    Classes of a coarser shape are several of the finest, and outputs of a site's colour are of the
+    phases where it has that colour. fewer: finest classes in one, by activity and by brightness.
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for number in range(shape[0] * shape[1]):
+        split, shade = divmod(number, shape[1])
+        inside = [
+            i * finest[1] + j
+            for i in range(split * fewer[0], (split + 1) * fewer[0])
+            for j in range(shade * fewer[1], (shade + 1) * fewer[1])
+        ]
+        for at, (site, colour) in enumerate(every):
+            of = [n for n, quad in enumerate(phases) if quad[site] == colour]
+            groups = tuple(i * len(phases) + n for i in inside for n in of)
+            found.setdefault(groups, []).append(number * len(every) + at)
+    return found
 
 
 def _thresholds(values: np.ndarray, count: int) -> np.ndarray:
