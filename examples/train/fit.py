@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rawcodec.model.config import DISTORTION_WEIGHT
+
 from .data import Frame, batches, describe, open_frames, random_batch
-from .model import DISTORTION_WEIGHT, EXPONENT, Batch, TrainingCodec, base_step
+from .model import EXPONENT, Batch, TrainingCodec, base_step
 
 HOLD_OUT = 6
 """Frames, the first ones, that validation has and training does not."""

@@ -19,6 +19,7 @@ from rawcodec.model.analysis import HyperAnalysis, between_anchors
 from rawcodec.model.config import (
     ACTIVATION_MAX,
     CORRECTION_UNIT,
+    DISTORTION_WEIGHT,
     GROUPS,
     HYPER,
     HYPER_DEAD_ZONE,
@@ -54,13 +55,6 @@ weight, and log2 of how much wider it is."""
 
 FLOOR = 2.0**-18
 """What is added to every probability, so that no latent costs more than 18 bits."""
-
-DISTORTION_WEIGHT = 6 / math.log(2)
-"""Bits per squared step at which a step is best spent, from high-rate theory: 6 / ln 2.
-
-A uniform quantiser's distortion is step^2 / 12 and its rate falls by log2 of
-the step; the sum of rate and weighted distortion is then least at this weight.
-"""
 
 _SCALE_UNIT = 8
 """Indices of scales to one unit of ``hyper_scale``."""

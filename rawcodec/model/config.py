@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -78,6 +79,13 @@ ACTIVATION_MAX: Final = 127
 
 ZERO: Final = 64
 """The activation that stands for zero where a value has a sign."""
+
+DISTORTION_WEIGHT: Final = 6 / math.log(2)
+"""Bits that a squared step is worth to the encoder, from high-rate theory.
+
+A uniform quantiser's distortion is step^2 / 12 and its rate falls by log2 of the step; the sum of
+rate and weighted distortion is least at the step if it weighs 6 / ln 2.
+"""
 
 PATTERN: Final = 64
 """Rows and columns of the stored noise of the order prediction, repeated over the positions."""

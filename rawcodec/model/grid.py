@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import MEAN_UNIT, SCALE_MIN, SCALE_OCTAVES, SCALES
+from .config import DISTORTION_WEIGHT, MEAN_UNIT, SCALE_MIN, SCALE_OCTAVES, SCALES
 from .tables import SCALE_BITS, SILENT, EntropyCoder, Tables, code_scale
 
 SPACINGS = (64, 32, 16, 8, 4)
@@ -25,7 +25,6 @@ NODE_LIMIT = 1 << 20
 """Largest magnitude of a node: all of the residual's domain, with the fraction."""
 
 _BAND = 64
-_DISTORTION_WEIGHT = 6 / math.log(2)
 
 
 def code(
@@ -191,7 +190,7 @@ class _Choice:
         """See what is wanted at a level, whose nodes are as the coarser ones make them."""
         wanted, mass = self._fit.wanted(level, nodes)
         self._wanted = wanted / unit
-        self._weight = _DISTORTION_WEIGHT * mass * (unit / (step << FRACTION)) ** 2
+        self._weight = DISTORTION_WEIGHT * mass * (unit / (step << FRACTION)) ** 2
         self.left = 0.0
 
     def values(

@@ -26,6 +26,7 @@ from .config import (
     CONTEXT_INPUTS,
     CORRECTION_BITS,
     DETAIL_WIDTH,
+    DISTORTION_WEIGHT,
     GROUPS,
     HALF_WIDTH,
     HYPER_BLOCK,
@@ -61,9 +62,6 @@ from .tables import (
 
 BAND = 16
 """Rows of blocks that are computed at a time; the result does not depend on it."""
-
-DISTORTION_WEIGHT = 8.66
-"""Bits that a squared step is worth to the encoder: 6 / ln 2, from high-rate theory."""
 
 _CHOICES = 1 << 17
 """Latents that are chosen at a time: few enough for the cache."""
