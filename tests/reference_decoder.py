@@ -734,7 +734,6 @@ def network() -> dict[str, Layer]:
     layers = {
         "trunk.0": Layer(40, 32, 3, 1, 0, 127, False),
         "trunk.1": Layer(32, 32, 3, 1, 0, 127, False),
-        "prediction": Layer(32, 12, 3, 1, -2047, 2047, False),
         "down": Layer(32, 64, 2, 2, 0, 127, False),
         "trunk.2": Layer(64, 64, 3, 1, 0, 127, False),
         "trunk.3": Layer(64, 64, 3, 1, 0, 127, False),
@@ -767,6 +766,65 @@ PASSES = (((0,), (0,)), ((0,), (1,)), ((3,), (0, 1)), ((1, 2), (0, 1)))
 SHIFTS = [300, 500, 800, 1300, 2200, 3600, 6000, 36135, 6000, 3600, 2200, 1300, 800, 500, 300, 1]
 AREA_SCALES = [32768, *[520] * 62, 528]
 
+# Classes by activity and by brightness, and the targets with which there is such a shape.
+SHAPES = ((1, 1, 12), (2, 1, 12), (2, 2, 8), (4, 2, 4))
+SINGLE = [*[255] * 257, 1]
+OCTAVES = [*[9362] * 7, 2]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A fitted filter: what is decoded, and the targets (k, c)."""
+
+    targets: list[tuple[int, int]]
+    activity_classes: int
+    brightness_classes: int
+    thresholds: list[int]
+    shift: int
+    octaves: list[int]
+    numbers: list[list[int]]
+
+    def layer(self, a: np.ndarray) -> np.ndarray:
+        """All outputs where all that they reach is in `a`, the 27 inputs of quads."""
+        count = self.activity_classes * self.brightness_classes * len(self.targets)
+        weight = np.zeros((count, 27, 3, 3), np.int64)
+        bias = np.zeros(count, np.int64)
+        for p in range(count):
+            for i, dy, dx in product(range(27), range(3), range(3)):
+                weight[p, i, dy, dx] = self.numbers[i][9 * p + 3 * dy + dx] * 2 ** self.octaves[i]
+            bias[p] = self.numbers[27][p] * 2 ** self.octaves[27] - 64 * weight[p].sum()
+        bound = 127 * np.abs(weight).sum(axis=(1, 2, 3)) + np.abs(bias)
+        assert bound.max() < 2**24
+        return convolved(a, weight, np.full(count, self.shift), bias, 1, -2047, 2047)
+
+    def classes(self, brightness: np.ndarray) -> np.ndarray:
+        """The class of each quad, from the brightness of these and one more at each side."""
+        middle = brightness[1:-1, 1:-1]
+        activity = np.zeros_like(middle)
+        for dy, dx in product(range(3), range(3)):
+            near = brightness[dy : dy + len(middle), dx : dx + middle.shape[1]]
+            activity += abs(near - middle)
+        of_activity = self.thresholds[: self.activity_classes - 1]
+        of_brightness = self.thresholds[self.activity_classes - 1 :]
+        s = sum((threshold <= activity for threshold in of_activity), np.zeros_like(middle))
+        t = sum((threshold <= middle for threshold in of_brightness), np.zeros_like(middle))
+        return s * self.brightness_classes + t
+
+    def prediction(
+        self, values: np.ndarray, cells: np.ndarray, a: np.ndarray, brightness: np.ndarray
+    ) -> np.ndarray:
+        """P of all sites, from inputs and brightness of the grid's quads and one more around."""
+        outputs = self.layer(a[:27])
+        g = self.classes(brightness)
+        height, width = values.shape
+        colours = colours_of(cells, range(height), range(width))
+        p = values.copy()
+        for i, j in product(range(height), range(width)):
+            place = self.targets.index((2 * (i % 2) + j % 2, colours[i, j]))
+            y, x = i // 2, j // 2
+            p[i, j] += 4 * outputs[g[y, x] * len(self.targets) + place, y, x]
+        return np.clip(p, 0, 46340)
+
 
 class Latents:
     """The chunk LATN: the learned layer of all planes."""
@@ -789,6 +847,7 @@ class Latents:
         self.steps: list[np.ndarray] = []
         self.shifts: list[list[int]] = []
         self.numbers: list[np.ndarray] = []
+        self.filters: list[Filter | None] = []
 
     def refined(
         self, model: Model, seen: np.ndarray, values: np.ndarray, reached: np.ndarray
@@ -810,18 +869,8 @@ class Latents:
         layer = self.model.layers[name]
         parts = ("weight", "shift", "bias")
         weight, shift, bias = (self.model.arrays[f"{name}.{part}"] for part in parts)
-        t = layer.stride
-        down, across = ((n - layer.kernel) // t + 1 for n in a.shape[1:])
-        s = np.zeros((layer.outputs, down * across), np.int64)
-        for dy, dx in product(range(layer.kernel), range(layer.kernel)):
-            reach = a[:, dy : dy + t * (down - 1) + 1 : t, dx : dx + t * (across - 1) + 1 : t]
-            s += weight[:, :, dy, dx].astype(np.int64) @ reach.reshape(layer.inputs, -1)
-        s += bias[self.rate if layer.by_rate else 0].astype(np.int64)[:, None]
-        assert np.abs(s).max(initial=0) < 2**24
-        divisor = 2 ** shift.astype(np.int64)[:, None]
-        whole, twice = s // divisor, 2 * (s % divisor)
-        whole += (twice > divisor) | ((twice == divisor) & (whole % 2 == 1))
-        return np.clip(whole, layer.low, layer.high).reshape(layer.outputs, down, across)
+        bias = bias[self.rate if layer.by_rate else 0]
+        return convolved(a, weight, shift, bias, layer.stride, layer.low, layer.high)
 
     def call(self, means: list[int], scales: list[int]) -> list[int]:
         """The latents of one call, of these means and scales."""
@@ -848,31 +897,26 @@ class Latents:
         """
         height, width = values.shape
         rows, columns = self.rows, self.columns
-        y, x = np.arange(-16, 2 * rows + 16), np.arange(-16, 2 * columns + 16)
+        cells = np.array([[colour]])
         if colour is None:
             cells = np.array(self.head.cells).reshape(self.head.cfa_rows, self.head.cfa_columns)
-            colours = cells[np.ix_(y % self.head.cfa_rows, x % self.head.cfa_columns)]
-        else:
-            colours = np.full((len(y), len(x)), colour)
         q = self.model.arrays["steps"][self.rate].astype(np.int64)
         forward, back = (self.model.arrays[name].astype(np.int64) for name in ("forward", "back"))
         nodes = self.nodes(int(q[0]), height, width)
         if nodes.any():
-            area = of_sites(nodes, colours[16 : 16 + height, 16 : 16 + width])
+            area = of_sites(nodes, colours_of(cells, range(height), range(width)))
             values = back[np.clip(forward[values] + area, 0, 65535)]
-        place = np.ix_([reflected(i, height) for i in y], [reflected(i, width) for i in x])
-        a = inputs(seen[place], values[place], e[place], colours, reached[place])
+        filter_ = self.filter(cells)
+        self.filters.append(filter_)
 
-        # `trunk` has 6 quads beyond the grid, `guide` one block.
+        # 8 quads beyond the grid; `trunk` has 6, `guide` one block.
+        a, brightness = surroundings(seen, values, e, reached, cells)
         trunk = self.layer("trunk.1", self.layer("trunk.0", a))
-        correction = self.layer("prediction", inner(trunk, 5))
         guide = self.layer("trunk.3", self.layer("trunk.2", self.layer("down", trunk)))
 
-        p = values.copy()
-        for i, j in product(range(height), range(width)):
-            channel = 3 * (2 * (i % 2) + j % 2) + colours[16 + i, 16 + j]
-            p[i, j] += 4 * correction[channel, i // 2, j // 2]
-        p = np.clip(p, 0, 46340)
+        p = values
+        if filter_ is not None:
+            p = filter_.prediction(values, cells, inner(a, 7), inner(brightness, 7)[0])
 
         v = self.hyper_latents(means)
         hyper = self.layer("hyper.1", self.layer("hyper.0", beyond(64 + 4 * v, 1, 64)))
@@ -929,11 +973,57 @@ class Latents:
         """The numbers of a group of nodes."""
         if count == 0:
             return []
-        (symbol,) = self.decoder.call([AREA_SCALES], [0])
-        require(1 <= symbol + 32 <= 63, "E19")
-        numbers = self.call([0] * count, [symbol + 32] * count)
+        scale = self.scale()
+        numbers = self.call([0] * count, [scale] * count)
         require(max(map(abs, numbers)) <= 2**21 // unit, "E19")
         return numbers
+
+    def scale(self) -> int:
+        """The scale of a group of nodes, or of a filter's channel."""
+        (symbol,) = self.decoder.call([AREA_SCALES], [0])
+        require(1 <= symbol + 32 <= 63, "E19")
+        return symbol + 32
+
+    def single(self, most: int) -> int:
+        """A single number of a filter."""
+        (symbol,) = self.decoder.call([SINGLE], [0])
+        require(0 <= symbol + 128 <= most, "E19")
+        return symbol + 128
+
+    def filter(self, cells: np.ndarray) -> Filter | None:
+        """The filter of a plane with this pattern of colours."""
+        rows, columns = cells.shape
+        targets = [
+            (k, c)
+            for k, c in product(range(4), range(3))
+            if any(
+                cells[(2 * y + k // 2) % rows, (2 * x + k % 2) % columns] == c
+                for y, x in product(range(rows), range(columns))
+            )
+        ]
+        shapes = [(a, b) for a, b, most in SHAPES if len(targets) <= most]
+        shape = self.single(len(shapes))
+        if shape == 0:
+            return None
+        a, b = shapes[shape - 1]
+        thresholds = []
+        for _ in range(a - 1 + b - 1):
+            high = self.single(127)
+            thresholds.append(256 * high + self.single(255))
+        shift = self.single(20)
+        octaves, numbers = [], []
+        for i in range(28):
+            scale, octave = self.scale(), 0
+            if scale in self.model.first_table:  # it is not silent
+                (symbol,) = self.decoder.call([OCTAVES], [0])
+                octave = symbol + 3
+                require(0 <= octave <= 6, "E19")
+            count = a * b * len(targets) * (9 if i < 27 else 1)
+            e = self.call([0] * count, [scale] * count)
+            require(max(map(abs, e)) <= (127 if i < 27 else 2**22) // 2**octave, "E19")
+            octaves.append(octave)
+            numbers.append(e)
+        return Filter(targets, a, b, thresholds, shift, octaves, numbers)
 
     def hyper_latents(self, means: tuple[int, ...]) -> np.ndarray:
         shape = 8, self.rows // 8, self.columns // 8
@@ -984,6 +1074,30 @@ class Latents:
         return min(max(scale + shifts[scale // 4], 0), 63)
 
 
+def convolved(
+    a: np.ndarray,
+    weight: np.ndarray,
+    shift: np.ndarray,
+    bias: np.ndarray,
+    t: int,
+    low: int,
+    high: int,
+) -> np.ndarray:
+    """The outputs of a layer of the stride t where all that it reaches is in `a`."""
+    outputs, channels, kernel, _ = weight.shape
+    down, across = ((n - kernel) // t + 1 for n in a.shape[1:])
+    s = np.zeros((outputs, down * across), np.int64)
+    for dy, dx in product(range(kernel), range(kernel)):
+        reach = a[:, dy : dy + t * (down - 1) + 1 : t, dx : dx + t * (across - 1) + 1 : t]
+        s += weight[:, :, dy, dx].astype(np.int64) @ reach.reshape(channels, -1)
+    s += bias.astype(np.int64)[:, None]
+    assert np.abs(s).max(initial=0) < 2**24
+    divisor = 2 ** shift.astype(np.int64)[:, None]
+    whole, twice = s // divisor, 2 * (s % divisor)
+    whole += (twice > divisor) | ((twice == divisor) & (whole % 2 == 1))
+    return np.clip(whole, low, high).reshape(outputs, down, across)
+
+
 def around(i: int) -> slice:
     """The rows or columns of the level before that make row or column i near."""
     return slice(max(i // 2 - 1, 0), i // 2 + 2)
@@ -1012,6 +1126,24 @@ def reflected(i: int, n: int) -> int:
     while n > 1 and not 0 <= i < n:
         i = -i if i < 0 else 2 * (n - 1) - i
     return i if n > 1 else 0
+
+
+def colours_of(cells: np.ndarray, y: range, x: range) -> np.ndarray:
+    """The colours of sites, of the plane or beyond it."""
+    rows, columns = cells.shape
+    return cells[np.ix_(np.array(y) % rows, np.array(x) % columns)]
+
+
+def surroundings(
+    seen: np.ndarray, values: np.ndarray, e: np.ndarray, reached: np.ndarray, cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and brightness of the quads of the grid, and of 8 more on every side."""
+    height, width = values.shape
+    y, x = (range(-16, 16 * ((n + 15) // 16) + 16) for n in (height, width))
+    place = np.ix_([reflected(i, height) for i in y], [reflected(i, width) for i in x])
+    a = inputs(seen[place], values[place], e[place], colours_of(cells, y, x), reached[place])
+    average = [(of_quads(seen[place][:, :, c]).sum(axis=0) + 2) // 4 for c in range(3)]
+    return a, ((average[0] + 2 * average[1] + average[2]) // 4)[None]
 
 
 def of_quads(sites: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rawcodec import learned
 from rawcodec.errors import DeviceError
 from rawcodec.model import kernels
-from rawcodec.model.config import LAYERS, RATES, VALUE_MAX, Layer
+from rawcodec.model.config import LAYERS, PREDICTION_LIMIT, RATES, VALUE_MAX, Layer
+from rawcodec.model.fitted import CHANNELS, OUTPUTS
 from rawcodec.model.kernels import KERNELS, FloatKernel, Int8Kernel, Weights
 from rawcodec.model.store import SUM_LIMIT, certify
 
@@ -31,6 +32,14 @@ HERE = Path(__file__).resolve().parent
 X86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
 LAST = SUM_LIMIT - 1
 """The largest sum that a layer may reach."""
+
+FILTERS = {
+    f"a filter of {count}": Layer(CHANNELS, count, 3, out="value", limit=PREDICTION_LIMIT)
+    for count in (4, 12, 24, OUTPUTS)
+}
+"""Filters that are fitted to photos, with as many outputs as classes and colours make of them."""
+
+EVERY = LAYERS | FILTERS
 
 
 def in_integers(weights: Weights, x: np.ndarray) -> np.ndarray:
@@ -99,7 +108,7 @@ def skip_unless_there(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("layer", dict.fromkeys(LAYERS.values()), ids=str)
+@pytest.mark.parametrize("layer", dict.fromkeys(EVERY.values()), ids=str)
 def test_a_layer_gives_the_integers(layer: Layer, kernel: str) -> None:
     skip_unless_there(kernel)
     weights = hard_weights(layer)
@@ -160,10 +169,10 @@ def test_the_largest_sums_that_are_certified_are_exact(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["trunk.2", "context.1.0", "synthesis.2"])
+@pytest.mark.parametrize("name", ["trunk.2", "context.1.0", "synthesis.2", *FILTERS])
 def test_threads_that_share_a_kernel_get_the_integers(name: str, kernel: str) -> None:
     skip_unless_there(kernel)
-    layer = LAYERS[name]
+    layer = EVERY[name]
     weights = hard_weights(layer)
     run = KERNELS[kernel](weights)
     inputs = [hard_input(layer, 9 + n, 31 - n) for n in range(4)]
@@ -272,7 +281,7 @@ def test_the_certificate_refuses_other_arrays() -> None:
 def report() -> dict[str, dict[str, bool]]:
     """What the kernels compute in this process."""
     same = dict.fromkeys(KERNELS, True)
-    for layer in dict.fromkeys(LAYERS.values()):
+    for layer in dict.fromkeys(EVERY.values()):
         weights, x = hard_weights(layer), hard_input(layer, 7, 13)
         expected = in_integers(weights, x)
         for name, kernel in KERNELS.items():
@@ -399,6 +408,23 @@ def test_a_kernel_that_is_not_exact_is_not_used(
     monkeypatch.setitem(KERNELS, "int8", broken)
     assert not kernels.is_exact("int8")
     assert kernels.is_exact("float32")
+    assert kernels.best_kernel("cpu") == "float32"
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("layer", [LAYERS["trunk.2"], FILTERS[f"a filter of {OUTPUTS}"]], ids=str)
+def test_a_kernel_that_is_wrong_for_one_shape_is_not_used(
+    layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a filter, which no weights file has, as well as those of the networks."""
+
+    class WrongOnce(FloatKernel):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            alike = (self.layer.kernel, self.layer.out) == (layer.kernel, layer.out)
+            return super().__call__(x) ^ int(alike)
+
+    monkeypatch.setitem(KERNELS, "int8", WrongOnce)
+    assert not kernels.is_exact("int8")
     assert kernels.best_kernel("cpu") == "float32"
 
 

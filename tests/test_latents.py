@@ -24,8 +24,9 @@ from torch import Tensor
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
 from rawcodec.learned import LatentDecoder
-from rawcodec.model import grid, kernels, latents, network
+from rawcodec.model import fitted, fitting, grid, kernels, latents, network
 from rawcodec.model.config import (
+    DISTORTION_WEIGHT,
     GROUPS,
     HYPER,
     HYPER_LIMIT,
@@ -42,9 +43,11 @@ from rawcodec.model.config import (
     STEPS,
     operations_per_site,
 )
+from rawcodec.model.fitted import Coefficients
 from rawcodec.model.inputs import blocks, inputs, unblocks
-from rawcodec.model.latents import DISTORTION_WEIGHT, PlaneCodec, Runner, TableCoder
-from rawcodec.model.layer import LayerHead, code_planes
+from rawcodec.model.latents import PlaneCodec, Runner, TableCoder
+from rawcodec.model.layer import LayerHead, ahead, code_planes
+from rawcodec.model.seen import PlaneInputs
 from rawcodec.model.store import COMPANDED, Model, load_model
 from rawcodec.model.tables import (
     HALVES,
@@ -79,7 +82,7 @@ GREEN = PATTERNS["mono"]
 GROUPS_OF_SCALES = SCALES // SHIFTED_TOGETHER
 
 
-# Models: the one that is shipped, and one that nobody trained
+# Models: the one that is shipped, and one that nobody trained, with filters that nobody fitted
 
 
 def shipped_path() -> Path:
@@ -103,6 +106,8 @@ def wild_arrays() -> dict[str, Tensor]:
             middle, spread = 0.0, layer.limit / 3
         if name.endswith("mean"):
             spread = 60.0
+        if name == "order":
+            spread = 200.0  # less than the noise, so that both steps have positions
         size = math.sqrt(layer.inputs * layer.kernel**2) * 50 * 73
         shift = max(0, round(math.log2(size / spread)))
         bias = middle * 2**shift + rng.normal(0, size / 2, bias_shape(name))
@@ -128,10 +133,50 @@ def shipped() -> Model:
 
 
 @pytest.fixture(scope="module")
-def wild(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Model:
     path = tmp_path_factory.mktemp("wild") / "wild.safetensors"
     save_file(wild_arrays(), path)
     return load_model(path)
+
+
+def unfitted(
+    seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int, tables: Tables
+) -> Coefficients:
+    """A filter by chance in the place of the one fitted to a plane, the same for the same size."""
+    colours = seen.plane.colours
+    rng = np.random.default_rng([3, seen.height, seen.width, *colours.ravel()])
+    possible = fitted.shapes(colours)
+    activities, shades = possible[rng.integers(len(possible))]
+    thresholds = [
+        np.sort(rng.integers(0, n, m - 1)) for n, m in ((6000, activities), (4080, shades))
+    ]
+    count = activities * shades * len(fitted.outputs(colours))
+    octaves = rng.integers(0, fitted.OCTAVES, fitted.CHANNELS + 1)
+    limits = np.append(np.full(fitted.CHANNELS, 127), 100_000) >> octaves
+    limits[rng.integers(fitted.CHANNELS, size=4)] = 0
+    numbers = [
+        rng.integers(-limit, limit + 1, count * fitted.TAPS).astype(np.int32) for limit in limits
+    ]
+    numbers[-1] = numbers[-1][:count]
+    return Coefficients(
+        (activities, shades),
+        tuple(np.concatenate(thresholds).tolist()),
+        int(rng.integers(4, 9)),
+        np.where(limits == 0, 0, octaves),
+        np.array([tables.best_scale(part)[0] for part in numbers]),
+        numbers,
+    )
+
+
+@pytest.fixture
+def filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every plane has a filter, by chance."""
+    monkeypatch.setattr(fitting, "fit", unfitted)
+
+
+@pytest.fixture
+def wild(untrained: Model, filters: None) -> Model:
+    return untrained
 
 
 @pytest.fixture(params=["shipped", "wild"])
@@ -791,9 +836,8 @@ class Stream:
     rate: int
 
 
-@pytest.fixture(scope="module", params=["shipped", "wild"])
-def stream(request: pytest.FixtureRequest) -> tuple[Model, Stream]:
-    model: Model = request.getfixturevalue(request.param)
+@pytest.fixture
+def stream(model: Model) -> tuple[Model, Stream]:
     assert 4 * latents.BAND < 230
     planes = linear(230, 37, masks(230, 37)["a strip"])
     return model, Stream(planes, encoded(fast(model, 15), planes), 15)
@@ -818,6 +862,24 @@ def test_what_is_encoded_in_other_bands_comes_back(
         patch.setattr(latents, "BAND", band)
         coded = encoded(run, given.planes)
     check_decodes(run, given.planes, coded)
+
+
+@pytest.mark.usefixtures("filters")
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_bands_and_kernels_do_not_change_what_a_filter_corrects(
+    shipped: Model, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any pattern, though it is longer than the rows that are corrected together."""
+    given = plane(117, 46, PATTERNS[pattern])
+    seen, filter_ = ahead(fast(shipped), RateMeter(), given.view, None, given.raw)
+    expected = PlaneCodec(fast(shipped), seen, filter_).prediction
+    assert np.mean(expected[:117, :46] != seen.plane.tone) > 0.9
+    for band in (1, 2, 7, 1000):
+        monkeypatch.setattr(latents, "BAND", band)
+        assert np.array_equal(PlaneCodec(fast(shipped), seen, filter_).prediction, expected)
+    for kernel in filter(kernels.is_exact, kernels.KERNELS):
+        run = Runner(shipped, 13, kernel, "cpu")
+        assert np.array_equal(PlaneCodec(run, seen, filter_).prediction, expected)
 
 
 @pytest.mark.parametrize("kernel", kernels.KERNELS)
@@ -907,7 +969,7 @@ class Fault(Exception):
     """What goes wrong in a band."""
 
 
-@pytest.mark.parametrize("layer", ["trunk.1", "prediction", "up", "context.2.0", "synthesis.2"])
+@pytest.mark.parametrize("layer", ["trunk.1", "filter", "up", "context.2.0", "synthesis.2"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_goes_wrong_in_a_band_is_told(
     wild: Model,
@@ -920,16 +982,25 @@ def test_what_goes_wrong_in_a_band_is_told(
     monkeypatch.setattr(latents, "BAND", 4)
     calls = iter(range(10**6))
 
+    def fail(name: str) -> None:
+        if name == layer and next(calls) == 2:
+            raise Fault(layer)
+
     class Failing(Runner):
         def __call__(self, name: str, x: Tensor) -> Tensor:
-            if name == layer and next(calls) == 2:
-                raise Fault(layer)
+            fail(name)
             return super().__call__(name, x)
+
+    class FailingFilter(kernels.FloatKernel):
+        def __call__(self, x: Tensor) -> Tensor:
+            fail("filter")
+            return super().__call__(x)
 
     threads(count)
     planes = [plane(70, 50)]
     coded = encoded(fast(wild), planes)
     failing = Failing(wild, 13, kernels.best_kernel("cpu"), "cpu")
+    failing.kernel = FailingFilter  # of what is made of it from now on: filters alone
     with pytest.raises(Fault, match=f"^{layer}$"):
         check_decodes(failing, planes, coded)
     assert threads_seen() == (count, count)
@@ -984,7 +1055,10 @@ def test_every_latent_is_coded_once_from_what_is_known() -> None:
 
 def looked(model: Model, seed: int = 0) -> tuple[PlaneCodec, Tensor]:
     """A plane of 20 x 16 blocks up to its latents, and latents by chance, many of them 0."""
-    codec = PlaneCodec(fast(model), plane(70, 50).view, None)
+    run, given = fast(model), plane(70, 50)
+    seen, filter_ = ahead(run, RateMeter(), given.view, None, given.raw)
+    codec = PlaneCodec(run, seen, filter_)
+    assert np.mean(codec.prediction[:70, :50] != seen.plane.tone) > 0.9
     codec.know(torch.zeros((1, HYPER, *codec.hyper_shape), dtype=torch.int32))
     assert (codec.rows, codec.columns) == (20, 16)
     rng = np.random.default_rng(seed)
@@ -1054,6 +1128,7 @@ def test_a_latent_matters_to_what_is_near_it(wild: Model, at: tuple[int, int]) -
         assert reached[number][away == 2].any()
 
 
+@pytest.mark.usefixtures("filters")
 def test_a_latent_is_the_residual_of_a_site(tmp_path: Path) -> None:
     """Of every site in the picture, in steps, where the synthesis adds nothing."""
     silent = {
@@ -1109,6 +1184,7 @@ def test_a_shift_out_of_range_is_refused(shipped: Model, value: int) -> None:
     encoder = Encoder()
     nothing = grid.GridFit(np.zeros((16, 16), np.float32), BAYER)
     grid.code(encoder, shipped.tables, int(run.model.steps[run.rate][0]), (8, 8), nothing)
+    fitted.code(encoder, shipped.tables, BAYER, None, read=False)
     still = np.zeros(HYPER, np.int32)
     shipped.tables.code(encoder, still, still.astype(np.int16), run.hyper_scale.numpy())
     encoder.code(written, [SHIFT_TABLE], np.zeros(GROUPS_OF_SCALES, np.int64))

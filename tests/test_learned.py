@@ -205,7 +205,7 @@ def test_an_empty_frame_comes_back(tmp_path: Path, level: int, quality: str):
     sidecar = rawcodec.encode(raw, tmp_path / "a.jpg", quality=quality)
     rawcodec.decode(tmp_path / "a.jpg", sidecar)
     plain = rawcodec.encode(raw, tmp_path / "a.jpg", quality="tone")
-    assert len(sidecar) < len(plain) + 1200  # of 13,200 in the raw
+    assert len(sidecar) < len(plain) + 300  # of 13,200 in the raw
 
 
 # What must not matter

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,20 +19,20 @@ from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
+TRAIN = ROOT / "examples" / "train"
 
 from examples.train import data, export, fit  # noqa: E402
 from examples.train.__main__ import main  # noqa: E402
 from examples.train.model import (  # noqa: E402
     FIRST_TAIL,
-    USUAL_RATES,
+    Batch,
     TrainingCodec,
     bits_of,
     levels,
     log_scale,
-    rates_like,
 )
 from rawcodec import weights  # noqa: E402
-from rawcodec.model import latents, network  # noqa: E402
+from rawcodec.model import fitting, latents, network  # noqa: E402
 from rawcodec.model.config import (  # noqa: E402
     GROUPS,
     HYPER,
@@ -41,10 +43,12 @@ from rawcodec.model.config import (  # noqa: E402
     SCALES,
     TRUNK_MARGIN,
 )
+from rawcodec.model.fitted import CHANNELS, TAPS, Coefficients, outputs  # noqa: E402
 from rawcodec.model.inputs import unblocks  # noqa: E402
 from rawcodec.model.kernels import FloatKernel, Weights  # noqa: E402
 from rawcodec.model.latents import PlaneCodec, Runner, TableCoder  # noqa: E402
-from rawcodec.model.layer import code_planes  # noqa: E402
+from rawcodec.model.layer import ahead, code_planes  # noqa: E402
+from rawcodec.model.seen import PlaneInputs  # noqa: E402
 from rawcodec.model.store import SUM_LIMIT, Model, load_model  # noqa: E402
 from rawcodec.model.tables import (  # noqa: E402
     HALVES,
@@ -56,8 +60,8 @@ from rawcodec.model.tables import (  # noqa: E402
 )
 from rawcodec.model.view import PlaneView  # noqa: E402
 from rawcodec.sensor import Sensor  # noqa: E402
-from rawcodec.stream.entropy import Encoder  # noqa: E402
-from rawcodec.tone.table import compand  # noqa: E402
+from rawcodec.stream.entropy import Encoder, RateMeter  # noqa: E402
+from rawcodec.tone.table import compand, expand_band  # noqa: E402
 
 EXPONENT = 0.8125
 UNIT = 32
@@ -202,7 +206,24 @@ def _scene(kind: str, spot: float = 9000) -> tuple[PlaneView, np.ndarray | None,
     return PlaneView(guide, tone, colours, reached), earlier, raw
 
 
-def _batch(plane: PlaneView, earlier: np.ndarray | None, raw: np.ndarray):
+def _filter(seen: PlaneInputs, *_: object) -> Coefficients:
+    """A filter of two classes that changes a plane's prediction a little, by chance."""
+    rng = np.random.default_rng(6)
+    count = 2 * len(outputs(seen.plane.colours))
+    sizes = [TAPS * count] * CHANNELS + [count]
+    numbers = [rng.integers(-2, 3, size).astype(np.int32) for size in sizes]
+    return Coefficients(
+        (2, 1), (300,), 4, np.zeros(len(sizes), int), np.full(len(sizes), 40), numbers
+    )
+
+
+def _batch(
+    plane: PlaneView,
+    earlier: np.ndarray | None,
+    prediction: np.ndarray,
+    raw: np.ndarray,
+    rate: int,
+) -> Batch:
     """The same plane as a patch: its margins are the reflections that the codec pads with."""
     margin = TRUNK_MARGIN
     height, width = raw.shape
@@ -220,9 +241,10 @@ def _batch(plane: PlaneView, earlier: np.ndarray | None, raw: np.ndarray):
         "mask": np.eye(3, dtype=np.uint8)[plane.colours[np.ix_(y, x)]].transpose(2, 0, 1),
         "missing": padded(missing).astype(np.uint8),
         "earlier": padded(np.zeros(raw.shape, np.int32) if earlier is None else earlier),
+        "prediction": padded(prediction).astype(np.int32),
         "raw": padded(raw).astype(np.float32),
     }
-    return data.collate([patch])
+    return data.collate([patch], [rate])
 
 
 @pytest.fixture(scope="module")
@@ -241,11 +263,17 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     plane, earlier, raw = _scene(kind)
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
 
-    batch, rates = _batch(plane, earlier, raw), torch.tensor([float(rate)])
+    # what comes before any network changes both: what is seen, and what is predicted of it
+    monkeypatch.setattr(fitting, "fit", _filter)
+    run = Runner(model, rate, "float32", "cpu")
+    seen, filter_ = ahead(run, RateMeter(), plane, earlier, raw)
+    prediction = PlaneCodec(run, seen, filter_).prediction
+    assert (seen.plane.tone != plane.tone).any()
+    assert (prediction != seen.plane.tone).mean() > 0.9
+    batch = _batch(seen.plane, earlier, prediction, raw, rate)
     with torch.no_grad():
-        _, _, predicted = codec.look(lambda name, x: codec.layers[name](x, rates, True), batch)
         ours = _Trace(monkeypatch)
-        parts = codec(batch, rates, exact=True, noisy=False, choosy=choosy)
+        parts = codec(batch, exact=True, noisy=False, choosy=choosy)
     monkeypatch.undo()
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
     z = ours.latents.round().to(torch.int16)
@@ -257,7 +285,7 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
 
     monkeypatch.setattr(latents, "BAND", 1000)  # one band, so that each layer runs once
     theirs = _Trace(monkeypatch)
-    runtime = PlaneCodec(Runner(model, rate, "float32", "cpu"), plane, earlier)
+    runtime = PlaneCodec(run, seen, filter_)
     unrounded, hyper = runtime.analyse(raw)
     runtime.know(v)
     given = z.contiguous(memory_format=torch.channels_last)
@@ -265,8 +293,7 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     decoded = runtime.synthesise(given)
 
     # what the decoder computes: to the bit, the borders included
-    np.testing.assert_array_equal(predicted[0].numpy(), runtime.prediction)
-    assert (runtime.prediction != plane.tone).any()
+    np.testing.assert_array_equal(runtime.prediction, prediction)
     for step in range(2):
         assert torch.equal(ours.steps[step], theirs.steps[step].float())
         assert ours.steps[step].any()
@@ -300,10 +327,10 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     added = ours.results("synthesis")[0] / 32
     base = 8192 * 2 ** (-rate / 4)
     with torch.no_grad():
-        wanted_steps = base * codec.gains_at(rates)[:, :, None, None]
+        wanted_steps = base * codec.gains_at(batch.rate)[:, :, None, None]
         steps = model.steps[rate][None, :, None, None]
         assert float((steps - wanted_steps).abs().max()) <= 0.51
-        before = codec.domain(predicted)[0]
+        before = codec.domain(torch.from_numpy(prediction.astype(np.float32)))
         expected = (before + unblocks((z + added) * steps)[0]).numpy()
         wanted_picture = before + unblocks((z + added) * wanted_steps)[0]
         error = codec.domain(torch.from_numpy(raw.astype(np.float32))) - wanted_picture
@@ -316,7 +343,7 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
 
 @pytest.mark.parametrize(("kind", "rate"), [("bayer", 14), ("xtrans", 20), ("linear", 27)])
 def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind, rate):
-    """Within a hundredth, beside grids and shifts of scales, which training knows nothing of.
+    """Within a hundredth, beside grids, filters and shifts of scales, which it does not count.
 
     Shifts are chosen to take fewer bits, so that what the codec writes may be less, but not more.
     Of latents that no scale foretells training knows the bits less well: see ``FLOOR``.
@@ -325,14 +352,10 @@ def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind,
     plane, _, raw = _scene(kind, spot=0)
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
     monkeypatch.setattr("rawcodec.model.layer._levelled", lambda run, coder, plane, raw: plane)
+    monkeypatch.setattr(fitting, "fit", lambda *_: None)
+    batch = _batch(plane, None, plane.tone, raw, rate)
     with torch.no_grad():
-        parts = codec(
-            _batch(plane, None, raw),
-            torch.tensor([float(rate)]),
-            exact=True,
-            noisy=False,
-            choosy=True,
-        )
+        parts = codec(batch, exact=True, noisy=False, choosy=True)
     counted = float(parts["latent_bits"] + parts["hyper_bits"]) * raw.size
     groups = SCALES // SHIFTED_TOGETHER
     none = len(PASSES) * groups * SHIFT_BITS[len(SHIFT_BITS) // 2]
@@ -507,18 +530,18 @@ def test_the_learning_rate_rises_and_falls():
 
 
 def test_most_patches_are_trained_at_rates_of_use():
-    """But none at no other, whatever their number."""
-    torch.manual_seed(0)
-    batch = SimpleNamespace(raw=torch.zeros(20_000, 1, 1))
-    rates = rates_like(batch)
-    assert rates.shape == (20_000,)
-    assert rates.dtype == torch.float32
-    assert set(rates.tolist()) == set(range(RATES))
-    usual = (rates >= USUAL_RATES[0]) & (rates <= USUAL_RATES[1])
-    assert 0.85 < float(usual.float().mean()) < 0.97
-    qualities = export.QUALITIES.values()
-    assert all(USUAL_RATES[0] <= rate <= USUAL_RATES[1] for rate in qualities)
-    assert rates_like(SimpleNamespace(raw=torch.zeros(1, 1, 1))).shape == (1,)
+    """But none at no other: any rate occurs, each of those of use as often as another."""
+    rng = np.random.default_rng(0)
+    rates = np.array([data.random_rate(rng) for _ in range(40_000)])
+    counts = np.bincount(rates, minlength=RATES)
+    assert len(counts) == RATES
+    assert counts.min() > 100
+    low, high = data.USUAL_RATES
+    usual, others = counts[low : high + 1], np.delete(counts, np.s_[low : high + 1])
+    assert 0.85 < usual.sum() / len(rates) < 0.97
+    assert usual.max() < 1.2 * usual.min()
+    assert others.max() < 1.5 * others.min()
+    assert all(low <= rate <= high for rate in export.QUALITIES.values())
 
 
 @pytest.fixture(scope="module")
@@ -536,7 +559,16 @@ def frames(tmp_path_factory) -> Path:
         samples = np.clip(light * 3000 + rng.normal(100, 20, shape), 0, 4095).astype(np.uint16)
         path = folder / f"frame-{number:05d}"
         path.mkdir()
-        for name, array in (("guide", guide), ("tone", tone), ("samples", samples)):
+        arrays = {"guide": guide, "tone": tone, "samples": samples}
+        for rate in data.RATES:
+            ahead = tone - np.minimum(tone, rate), tone + rng.integers(0, 99, shape)
+            arrays[f"tone-{rate}"], arrays[f"prediction-{rate}"] = (
+                a.astype(np.uint16) for a in ahead
+            )
+            if linear:
+                earlier = rng.integers(-999, 999, shape) * np.array([1, 0, 1])  # green is the first
+                arrays[f"earlier-{rate}"] = earlier.astype(np.int32)
+        for name, array in arrays.items():
             np.save(path / f"{name}.npy", array)
         if number == 2:
             np.save(path / "reached.npy", level < 0.9)
@@ -560,33 +592,197 @@ def small():
         yield
 
 
-def test_patches_hold_what_the_codec_sees(frames):
-    opened = data.open_frames(frames)
-    size = 64
-    for frame in opened:
-        patch = data.take_patch(frame, 3, 5, size, np.random.default_rng(2))
-        assert patch["mask"].shape == (3, size, size)
-        assert (patch["mask"].sum(0) == 1).all()
-        assert patch["guide"].shape == (3, size, size)
-        assert patch["tone"].shape == patch["raw"].shape == patch["earlier"].shape == (size, size)
-        assert patch["missing"].any() == (frame.reached is not None)
-    sensor = opened[0].sensor
-    samples = np.asarray(opened[0].samples)
-    ours = data.companded(samples, np.float32(100), sensor.white)
+class _Unturned:
+    """In the place of a random generator: patches are not flipped, and of a given colour."""
+
+    def __init__(self, colour: int = 0) -> None:
+        self.colour = colour
+
+    def random(self) -> float:
+        return 1.0
+
+    def choice(self, colours: tuple[int, ...]) -> int:
+        assert self.colour in colours
+        return self.colour
+
+
+def _frame(cfa: tuple[str, ...], *, reached: bool = True) -> data.Frame:
+    """A frame of 41 x 53 sites, all by chance; each cell of the pattern has its own black level."""
+    rng = np.random.default_rng(8)
+    cells = sum(map(len, cfa)) or 3
+    sensor = Sensor(53, 41, cfa, tuple(200 + 7 * n for n in range(cells)), 4000)
+    shape = sensor.shape
+
+    def by_rate(low: int, high: int, kind: type) -> dict[int, np.ndarray]:
+        return {rate: rng.integers(low, high, shape).astype(kind) for rate in data.RATES}
+
+    return data.Frame(
+        rng.integers(0, 4081, (3, 41, 53)).astype(np.int16),
+        rng.integers(0, 4096, shape).astype(np.uint16),
+        by_rate(0, 46341, np.uint16),
+        by_rate(0, 46341, np.uint16),
+        {} if cfa else by_rate(-9999, 9999, np.int32),
+        None if reached else rng.random((41, 53)) < 0.9,
+        sensor,
+    )
+
+
+QUAD = ("RRGG", "RRGG", "GGBB", "GGBB")
+SENSORS = {
+    "bayer": ("GR", "BG"),
+    "xtrans": ("GBGGRG", "RGRBGB", "GBGGRG", "GRGGBG", "BGBRGR", "GRGGBG"),
+    "quad": QUAD,
+    "mono": ("G",),
+    "linear": (),
+}
+
+
+@pytest.mark.parametrize("rate", [0, 13, 14, 32])
+@pytest.mark.parametrize("kind", SENSORS)
+def test_a_patch_is_a_part_of_its_frame(kind, rate):
+    """Wherever it is cut, of the rate nearest to its own; the black level is that of each site."""
+    frame = _frame(SENSORS[kind], reached=rate != 14)
+    sensor, known = frame.sensor, data.nearest(rate)
+    whole = compand(sensor, frame.samples)
+    letters = np.array([list(row) for row in sensor.cfa]) if sensor.cfa else None
+    for top, left in ((0, 0), (1, 0), (0, 1), (3, 5), (8, 19), (17, 29)):
+        part = slice(top, top + 24), slice(left, left + 24)
+        for colour in data.PLANES if sensor.linear else (0,):
+            every = (*part, colour) if sensor.linear else part
+            patch = data.take_patch(frame, top, left, 24, rate, _Unturned(colour))
+            assert np.array_equal(patch["guide"], frame.guide[:, part[0], part[1]])
+            assert np.array_equal(patch["tone"], frame.tone[known][every])
+            assert np.array_equal(patch["prediction"], frame.prediction[known][every])
+            earlier = frame.earlier[known][every] if sensor.linear else np.zeros((24, 24))
+            assert np.array_equal(patch["earlier"], earlier)
+            assert np.abs(patch["raw"] - whole[every]).max() <= 0.51
+            missing = np.zeros((24, 24)) if frame.reached is None else ~frame.reached[part]
+            assert np.array_equal(patch["missing"], missing)
+            assert patch["mask"].shape == (3, 24, 24)
+            if letters is None:
+                assert patch["mask"][colour].all()
+                assert patch["mask"].sum() == 24 * 24
+            else:
+                y, x = (
+                    np.arange(s.start, s.stop) % n for s, n in zip(part, letters.shape, strict=True)
+                )
+                for number, letter in enumerate("RGB"):
+                    assert np.array_equal(patch["mask"][number], letters[np.ix_(y, x)] == letter)
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+def test_companding_is_the_inverse_of_expansion(kind):
+    """Of any pattern, with a black level of each cell, below black and above white."""
+    frame = _frame(SENSORS[kind])
+    sensor, samples = frame.sensor, frame.samples
+    ours = data.companded(samples, sensor)
+    assert ours.dtype == np.float32
     assert np.abs(ours - compand(sensor, samples)).max() <= 0.51
+    again = np.empty(sensor.shape, np.uint16)
+    expand_band(sensor, np.rint(ours).astype(np.uint16), 0, again)
+    low = np.empty(sensor.shape, np.uint16)  # the black level of every site
+    expand_band(sensor, np.zeros(sensor.shape, np.uint16), 0, low)
+    assert (samples < low).any()
+    assert len(np.unique(low)) == len(set(sensor.black))
+    assert np.array_equal(again, np.maximum(samples, low))
+
+
+def test_patches_of_a_batch_are_of_its_rates():
+    """In blocks of quads; flipped and transposed, all arrays of a patch alike."""
+    frame = _frame(SENSORS["bayer"], reached=False)
+    turned = set()
+    for seed in range(40):
+        patch = data.take_patch(frame, 4, 6, 24, 17, np.random.default_rng(seed))
+        straight = data.take_patch(frame, 4, 6, 24, 17, _Unturned())
+        turns = [
+            (down, across, swapped) for down in (1, -1) for across in (1, -1) for swapped in (0, 1)
+        ]
+
+        def turn(array, down, across, swapped):
+            array = array[..., ::down, ::across]
+            return array.swapaxes(-1, -2) if swapped else array
+
+        (found,) = [
+            how
+            for how in turns
+            if all(np.array_equal(turn(straight[name], *how), patch[name]) for name in patch)
+        ]
+        turned.add(found)
+    assert len(turned) == 8
+    batch = data.collate([straight, patch], [3, 29])
+    assert batch.rate.tolist() == [3, 29]
+    assert batch.rate.dtype == torch.float32
+    assert batch.guide.shape == (2, 3, 24, 24)
+    assert batch.tone.shape == batch.prediction.shape == batch.raw.shape == (2, 24, 24)
+    assert batch.mask.shape == (2, 12, 12, 12)
+    assert batch.missing.shape == (2, 1, 12, 12)
+    for site in range(4):
+        here = straight["mask"][:, site // 2 :: 2, site % 2 :: 2]
+        assert np.array_equal(batch.mask[0, 3 * site : 3 * site + 3].numpy(), here)
+
+
+def test_the_nearest_rate_is_taken():
+    assert list(data.RATES) == sorted(set(data.RATES))
+    assert [data.nearest(rate) for rate in data.RATES] == list(data.RATES)
+    for rate in range(RATES):
+        away = [abs(known - rate) for known in data.RATES]
+        assert abs(data.nearest(rate) - rate) == min(away)
 
 
 def test_of_a_linear_frame_later_colours_know_the_one_before(frames):
     frame = data.open_frames(frames)[3]
     seen = set()
     for seed in range(12):
-        patch = data.take_patch(frame, 0, 0, 64, np.random.default_rng(seed))
+        patch = data.take_patch(frame, 0, 0, 64, 17, np.random.default_rng(seed))
         (colour,) = np.flatnonzero(patch["mask"].any((1, 2)))
         assert patch["mask"][colour].all()
         seen.add((int(colour), bool(patch["earlier"].any())))
-    assert {colour for colour, _ in seen} == {0, 1, 2}
-    assert (1, True) not in seen  # green is the first
-    assert {(0, True), (2, True)} & seen
+    assert seen == {(1, False), (0, True), (2, True)}  # green is the first
+
+
+@pytest.mark.usefixtures("small")
+def test_a_batch_has_patches_of_one_rate_or_of_any(frames):
+    opened = data.open_frames(frames)
+    rng = np.random.default_rng(2)
+    assert data.random_batch(opened, 5, rng, 24).rate.tolist() == [24] * 5
+    rates = data.random_batch(opened, 40, rng).rate
+    assert len(rates.unique()) > 5
+    for frame in opened:
+        (one,) = data.random_batch([frame], 1, rng, 10).tone
+        assert np.isin(one.numpy(), frame.tone[10]).all()
+        assert not np.isin(one.numpy(), frame.tone[17]).all()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_same_patches_are_measured_at_every_rate(frames, monkeypatch):
+    """With what the nearest of the prepared rates makes of them; and again in the next call."""
+    seen = []
+    apply = fit.apply
+
+    def watched(codec, batch, phase):
+        seen.append(batch)
+        return apply(codec, batch, phase)
+
+    monkeypatch.setattr(fit, "apply", watched)
+    opened = data.open_frames(frames)
+    rates = (2, 10, 16, 31)
+    for _ in range(2):
+        found = fit.measure(_codec(), opened, fit.phase_of(1), rates, 3)
+    assert [len(values) for values in found.values()] == [4, 4]
+    assert all(len(batch.rate.unique()) == 1 for batch in seen)
+    by_rate = {rate: [b for b in seen if b.rate[0] == rate] for rate in rates}
+    for batches in by_rate.values():
+        for ours, reference in zip(batches, by_rate[2], strict=True):
+            for name in ("guide", "mask", "missing", "raw"):
+                assert torch.equal(getattr(ours, name), getattr(reference, name))
+    for ours, reference in zip(by_rate[10], by_rate[2], strict=True):
+        assert torch.equal(ours.tone, reference.tone)
+        assert torch.equal(ours.prediction, reference.prediction)
+    for ours, reference in zip(by_rate[16], by_rate[2], strict=True):
+        assert not torch.equal(ours.tone, reference.tone)
+        assert not torch.equal(ours.prediction, reference.prediction)
+    for n, batch in enumerate(by_rate[2][: len(by_rate[2]) // 2]):
+        assert torch.equal(batch.raw, by_rate[2][n + len(by_rate[2]) // 2].raw)
 
 
 def test_what_is_wrong_with_frames_is_told(frames, tmp_path, small, monkeypatch):
@@ -642,6 +838,63 @@ def test_a_run_goes_on_where_it_stopped(frames, tmp_path, small):
         fit.train(frames, tmp_path, fit.Settings(minutes=1, exponent=0.5))
 
 
+def test_a_run_may_begin_with_the_weights_of_another(frames, tmp_path, small):
+    """At its average, and where everything learns; once begun, it goes on as any other."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit.train(frames, first, fit.Settings(minutes=3 / 60, patches=1))
+    path = first / fit.CHECKPOINT
+    state = fit.read_checkpoint(path)
+    state["average"]["layers.layers.gone.weight"] = torch.zeros(3)  # of a layer that is no more
+    torch.save(state, path)
+
+    settings = fit.Settings(minutes=1, patches=1, start=str(first))
+    training = fit.Training(settings)
+    training.begin(path)
+    assert (training.step, training.spent, training.progress) == (0, 0, fit.STARTED)
+    phase = fit.phase_of(training.progress)
+    assert (phase.noisy, phase.exact, phase.choosy, phase.ordered) == (False, True, True, True)
+    training.spent = 30
+    assert training.progress == pytest.approx((1 + fit.STARTED) / 2)
+    training.spent = 60
+    assert training.progress == 1
+    for name, array in training.codec.state_dict().items():
+        assert torch.equal(array, state["average"][name]), name
+        assert torch.equal(array, training.average.state_dict()[name]), name
+
+    short = replace(settings, minutes=4 / 60)
+    fit.train(frames, second, short)
+    begun = fit.read_checkpoint(second / fit.CHECKPOINT)
+    lines = fit.read_log(second / fit.LOG)
+    assert lines[0]["progress"] > fit.STARTED
+    path.unlink()  # what goes on needs it no more
+    fit.train(frames, second, replace(short, minutes=8 / 60))
+    again = fit.read_checkpoint(second / fit.CHECKPOINT)
+    assert [call["step"] for call in again["calls"]] == [0, begun["step"]]
+    assert all(
+        command.endswith(" --start OTHER") for command in export.commands(again["calls"])[1:]
+    )
+    assert str(tmp_path) not in "".join(export.commands(again["calls"]))
+
+
+def test_weights_that_do_not_fit_begin_no_run(frames, tmp_path, small):
+    fit.train(frames, tmp_path, fit.Settings(minutes=2 / 60, patches=1))
+    path = tmp_path / fit.CHECKPOINT
+    state = fit.read_checkpoint(path)
+    name = "layers.layers.base.weight"
+    for wrong in (state["average"][name][:, 1:], None):
+        average = {**state["average"], name: wrong}
+        if wrong is None:
+            del average[name]
+        torch.save({**state, "average": average}, path)
+        with pytest.raises(ValueError, match=f"{name} as this model has it; begin without it$"):
+            fit.Training(fit.Settings(minutes=1, start=str(tmp_path))).begin(path)
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"was trained with exponent 0\.8125, not 0\.5"):
+        fit.Training(fit.Settings(minutes=1, exponent=0.5)).begin(path)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        fit.train(frames, tmp_path / "b", fit.Settings(minutes=1, start=str(tmp_path / "none")))
+
+
 def test_steps_that_were_taken_again_count_once(tmp_path):
     steps = (50, 100, 150, 100, 150)
     lines = [json.dumps({"step": step, "n": n}) for n, step in enumerate(steps)]
@@ -653,12 +906,10 @@ def test_every_parameter_learns_to_the_end(frames, small):
     training = fit.Training(fit.Settings(minutes=1))
     training.codec.load_state_dict(_codec().state_dict())
     batch = data.random_batch(data.open_frames(frames), 9, np.random.default_rng(0))
-    rates = torch.arange(0, RATES, 4).float()  # each anchor
+    batch = replace(batch, rate=torch.arange(0, RATES, 4).float())  # each anchor
     learned: dict[bool, set[str]] = {}
     for phase in (fit.phase_of(0.05), fit.phase_of(1.0)):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fit, "rates_like", lambda batch: rates)
-            training.learn(batch, phase)
+        training.learn(batch, phase)
         learned[phase.noisy] = {
             name
             for name, part in training.codec.named_parameters()
@@ -675,6 +926,17 @@ def test_every_parameter_learns_to_the_end(frames, small):
 
 
 # The commands
+
+
+@pytest.mark.parametrize("first", sorted(path.stem for path in TRAIN.glob("[a-z]*.py")))
+def test_modules_of_training_can_be_imported_in_any_order(first, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("examples.train")]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        importlib.import_module(f"examples.train.{first}")
+    finally:
+        for name in [name for name in sys.modules if name.startswith("examples.train")]:
+            del sys.modules[name]  # those that the tests have come back
 
 
 def _run(*arguments: object) -> str:

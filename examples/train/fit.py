@@ -147,9 +147,10 @@ class Training:
     """The state of a run: what a checkpoint holds.
 
     codec: what is trained. average: the average of its weights, which is what
-    is exported. step: steps taken. spent: seconds, of all calls. calls: for
-    each call of :func:`train`, the step it began at, its settings, and what
-    the frames are (``data.describe``).
+    is exported. step: steps taken. spent: seconds, of all calls. begun: where
+    in the schedule. calls: for each call of :func:`train`, of the run that this
+    one began with too, the step it began at, its settings, and what the frames
+    are (``data.describe``).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -163,14 +164,13 @@ class Training:
         self.optimiser = torch.optim.Adam(
             self.codec.parameters(), lr=settings.highest_rate, betas=(0.9, 0.98)
         )
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.begun = 0, 0.0, 0.0
         self.calls: list[dict[str, Any]] = []
 
     @property
     def progress(self) -> float:
         """Share of the schedule that is done: of the time, from where it begins."""
-        begin = 0.0 if self.settings.start is None else STARTED
-        return begin + (1 - begin) * self.spent / (60 * self.settings.minutes)
+        return self.begun + (1 - self.begun) * self.spent / (60 * self.settings.minutes)
 
     def begin(self, path: Path) -> None:
         """Take the averaged weights of another run's checkpoint, those of its layers that are left.
@@ -185,6 +185,7 @@ class Training:
                 raise ValueError(f"{path}: has no {name} as this model has it; begin without it")
         self.codec.load_state_dict(theirs)
         self.average.load_state_dict(theirs)
+        self.begun, self.calls = STARTED, state.get("calls", [])
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint; ValueError if it is of another exponent."""
@@ -193,6 +194,7 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = state["step"], state["spent"]
+        self.begun = state.get("begun", 0.0)
         self.calls = state.get("calls", [])
         torch.manual_seed(self.settings.seed + self.step)  # else the first noise comes again
 
@@ -213,6 +215,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "spent": self.spent,
+            "begun": self.begun,
             "exponent": self.settings.exponent,
             "calls": self.calls,
         }

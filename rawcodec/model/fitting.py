@@ -170,6 +170,8 @@ def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) ->
     tone, colours = seen.plane.tone, seen.plane.colours
     height, width = (n // QUAD for n in raw.shape)
     strips = np.arange(0, height - _STRIP + 1, _STRIP)
+    if height % _STRIP:
+        strips = np.append(strips, height - _STRIP)
     stride = max(1, len(strips) * _STRIP * width // (3 * SAMPLES))
     strips = strips[stride // 2 :: stride]
     each = min(_STRIP * width, SAMPLES // len(strips))
@@ -260,6 +262,20 @@ def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]
     return results
 
 
+def _inverse(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse, with as much of a ridge as it takes, and its upper factor of Cholesky.
+
+    squares: its diagonal is 1.
+    """
+    ridge = _RIDGE
+    while True:
+        inverse = np.linalg.inv(squares + ridge * np.eye(len(squares)))
+        try:
+            return inverse, np.linalg.cholesky((inverse + inverse.T) / 2).T
+        except np.linalg.LinAlgError:  # sums in float32 may miss a definite matrix by more
+            ridge *= 4
+
+
 def _rounded(
     parts: list[tuple[_Normal, list[int]]], sites: list[int], share: float, tables: Tables
 ) -> tuple[tuple[int, np.ndarray, np.ndarray, list[np.ndarray]], float]:
@@ -271,10 +287,8 @@ def _rounded(
     solved, steps, largest = [], [], 0.0
     for sums, where in parts:
         size = np.sqrt(np.maximum(np.diag(sums.squares), 1e-9))
-        squares = sums.squares / np.outer(size, size)
-        squares[np.diag_indices(_INPUTS)] += _RIDGE
-        inverse = np.linalg.inv(squares)
-        upper = np.linalg.cholesky((inverse + inverse.T) / 2).T / size
+        inverse, upper = _inverse(sums.squares / np.outer(size, size))
+        upper = upper / size
         products = sums.products[:, [sites[o % len(sites)] for o in where]]
         weights = (inverse @ (products / size[:, None])) / size[:, None]
         solved.append((upper, weights))
@@ -305,8 +319,8 @@ def _rounded(
         chosen = [sites[o % len(sites)] for o in where]
         left = np.einsum("io,ij,jo->o", final, sums.squares, final)
         left += sums.energy[chosen] - 2 * (final * sums.products[:, chosen]).sum(0)
-        # what was fitted to these samples does not hold for all quads
-        left *= 1 + 2 * share * _INPUTS / sums.count if share > 1 else 1
+        # what was fitted to the samples does not hold as well for the other quads
+        left *= 1 + 2 * max(share - 1, 0) * _INPUTS / max(sums.count, 1)
         cost += _BITS * float(left.sum())
     whole = numbers.astype(np.int32)
     coded = [part.reshape(TAPS, count).T.ravel() for part in np.split(whole[:-1], CHANNELS)]
