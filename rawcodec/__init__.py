@@ -22,6 +22,7 @@ from .version import VERSION as __version__
 
 if TYPE_CHECKING:
     from .mosaic import Mosaic
+    from .pipeline import Target
 
 __all__ = ["Sensor", "SidecarInfo", "__version__", "decode", "encode", "inspect"]
 
@@ -32,7 +33,9 @@ def encode(
     raw_path: PathLike,
     jpeg_path: PathLike,
     *,
-    quality: str = "medium",
+    quality: str | None = None,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
     device: str = "auto",
     verify: bool = True,
 ) -> bytes:
@@ -41,24 +44,47 @@ def encode(
     raw_path: any raw file that LibRaw reads: Bayer, X-Trans, monochrome or
         linear (demosaiced). jpeg_path: a rendering of it, turned, cropped or
         reduced to as little as a quarter.
-    quality: ``tone`` (the smallest), ``low``, ``medium``, ``high`` or ``max``.
+    quality: ``tone`` (the smallest), ``low``, ``medium``, ``high`` or ``max``;
+        ``medium`` if no size is given either.
+    bpp: in the place of a quality, the size in bits per site of the mosaic, met
+        within 5% where the model's gains and the photo allow. max_bytes: the
+        most bytes that the sidecar may have.
     device: ``auto``, ``cpu`` or ``cuda``. The result is the same on each.
     verify: decode the result and compare digests before returning it.
 
     Returns the sidecar's bytes (docs/FORMAT.md).
 
     Raises errors of :mod:`rawcodec.errors`: RawError, JpegError,
-    AlignmentError (not the same shot), QualityError, DeviceError, DigestError.
+    AlignmentError (not the same shot), QualityError (unknown, or no sidecar of
+    the photo is so small), DeviceError, DigestError. ValueError for more than
+    one of quality, bpp and max_bytes, or a size that is not positive.
 
     Source: the design follows "Raw Image Reconstruction with Learned Compact
     Metadata" (Wang et al., CVPR 2023).
     """
     from . import pipeline
 
-    sidecar = pipeline.encode_photo(Path(raw_path), Path(jpeg_path), quality=quality, device=device)
+    sidecar = pipeline.encode_photo(
+        Path(raw_path),
+        Path(jpeg_path),
+        quality=quality or pipeline.DEFAULT_QUALITY,
+        target=_target(quality, bpp, max_bytes),
+        device=device,
+    )
     if verify:
         pipeline.decode_photo(Path(jpeg_path), sidecar, device=device, name="the new sidecar")
     return sidecar
+
+
+def _target(quality: str | None, bpp: float | None, max_bytes: int | None) -> Target | None:
+    from .pipeline import Target
+
+    if sum(value is not None for value in (quality, bpp, max_bytes)) > 1:
+        raise ValueError("give one of quality, bpp and max_bytes")
+    for size in (bpp, max_bytes):
+        if size is not None and not 0 < size < float("inf"):
+            raise ValueError(f"a size of {size} is not positive")
+    return None if bpp is None and max_bytes is None else Target(bpp, max_bytes)
 
 
 def decode(jpeg: PathLike, sidecar: PathLike | bytes, *, device: str = "auto") -> Mosaic:

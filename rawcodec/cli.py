@@ -118,6 +118,13 @@ def _plainly(path: str | Path) -> Iterator[None]:
         ) from error
 
 
+def _number(value: float | None) -> float | None:
+    """The value of an option; the range of click lets pass what is no number."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not a number of bits.")
+    return value
+
+
 def _device_option(function: _Function) -> _Function:
     return click.option(
         "--device",
@@ -156,10 +163,19 @@ def _cli() -> None:
 )
 @click.option(
     "--quality",
-    type=click.Choice(QUALITIES),
-    default="medium",
-    show_default=True,
-    help="How much to keep of what the JPEG lacks.",
+    type=click.Choice([name for name in QUALITIES if name != "custom"]),
+    help="How much to keep of what the JPEG lacks.  [default: medium]",
+)
+@click.option(
+    "--bpp",
+    type=click.FloatRange(0, 32, min_open=True),
+    callback=lambda _context, _option, value: _number(value),
+    help="Bits per photosite, within 5%, in the place of a quality.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    help="The most bytes of the sidecar, in the place of a quality.",
 )
 @_device_option
 @click.option(
@@ -173,7 +189,9 @@ def encode(
     raw: Path,
     jpeg: Path,
     output: Path | None,
-    quality: str,
+    quality: str | None,
+    bpp: float | None,
+    max_bytes: int | None,
     device: str,
     verify: bool,
     force: bool,
@@ -183,7 +201,10 @@ def encode(
     \b
     rawcodec encode photo.dng photo.jpg
     rawcodec encode photo.nef photo.jpg -o sidecars/photo.rmeta
+    rawcodec encode photo.dng photo.jpg --bpp 0.2
     """
+    if sum(value is not None for value in (quality, bpp, max_bytes)) > 1:
+        raise click.UsageError("give one of --quality, --bpp and --max-bytes")
     started = time.perf_counter()
     target = _named_after(jpeg, ".rmeta") if output is None else output
     check_target(target, force=force, inputs=(raw, jpeg))
@@ -191,7 +212,15 @@ def encode(
     import rawcodec
 
     with _plainly(raw):
-        data = rawcodec.encode(raw, jpeg, quality=quality, device=device, verify=False)
+        data = rawcodec.encode(
+            raw,
+            jpeg,
+            quality=quality,
+            bpp=bpp,
+            max_bytes=max_bytes,
+            device=device,
+            verify=False,
+        )
         with new_file(target, force=force) as file:
             file.write(data)
             if verify:

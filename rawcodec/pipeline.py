@@ -49,6 +49,12 @@ from .version import VERSION
 
 DEFAULT_QUALITY = "medium"
 
+CUSTOM = "custom"
+"""What stands for the quality where a size was asked for."""
+
+TOLERANCE = 1.05
+"""How much larger than asked for a sidecar may be where bits per site are asked for."""
+
 BAND = 64
 """Rows that are rebuilt at a time; the result does not depend on it."""
 
@@ -85,15 +91,45 @@ class Layers:
     learned: Callable[[], Refiner] | None = None
 
 
+@dataclass(frozen=True)
+class Target:
+    """A wanted size of a sidecar. bpp: bits per site of the mosaic. max_bytes: the most bytes.
+
+    One of the two is given.
+    """
+
+    bpp: float | None = None
+    max_bytes: int | None = None
+
+    def size(self, sensor: Sensor) -> int:
+        """In bytes."""
+        if self.max_bytes is not None:
+            return self.max_bytes
+        assert self.bpp is not None
+        return round(self.bpp * sensor.width * sensor.height / 8)
+
+    def limit(self, sensor: Sensor) -> float:
+        """The most bytes that still are what was asked for."""
+        return self.size(sensor) * (1 if self.max_bytes is not None else TOLERANCE)
+
+
 def encode_photo(
-    raw_path: Path, jpeg_path: Path, *, quality: str = DEFAULT_QUALITY, device: str = "auto"
+    raw_path: Path,
+    jpeg_path: Path,
+    *,
+    quality: str = DEFAULT_QUALITY,
+    target: Target | None = None,
+    device: str = "auto",
 ) -> bytes:
     """The sidecar of a raw and a JPEG of the same shot.
+
+    target: the wanted size, in the place of a quality.
 
     Raises QualityError, DeviceError, RawError, JpegError and AlignmentError,
     whose messages begin with the file that they are about.
     """
-    model = quality_model(quality)
+    asked = quality if target is None else CUSTOM
+    model = quality_model(quality if target is None else DEFAULT_QUALITY)
     check_device(device)
     raw = read_raw(raw_path)
     if model is not None:
@@ -113,27 +149,47 @@ def encode_photo(
         return head + encoder.finish()
 
     tone, payload = fit_tone(raw.mosaic, view.guide.band, view.reached, pack)
-    layers, learned = Layers(tone), None
+
+    def sidecar(samples: np.ndarray, model: weights.Model | None, latents: bytes | None) -> bytes:
+        header = _header(raw, jpeg, samples, asked if model is not None else "tone", model)
+        return container.write(
+            [
+                Chunk("HEAD", header.pack()),
+                Chunk("ALGN", alignment.pack()),
+                Chunk("TONE", payload),
+                *([] if latents is None else [Chunk("LATN", latents)]),
+                Chunk("tags", tags.pack_tags(raw.mosaic.tags)),
+            ]
+        )
+
     if model is not None:
-        from .learned import LatentEncoder, runner, use_threads
+        from .learned import AimedEncoder, LatentEncoder, TooSmallError, runner, use_threads
 
         use_threads(thread_count())
         path = weights.installed_model(model)
-        run = runner(path, model.qualities[quality], device)
-        raws = compand(sensor, raw.mosaic.samples)
-        learned = encoder = LatentEncoder(run, [raws[index] for index in _coded_planes(sensor)])
-        layers = Layers(tone, lambda: encoder)
-    samples = reconstruct(sensor, view, layers)
-    header = _header(raw, jpeg, samples, quality, model)
-    return container.write(
-        [
-            Chunk("HEAD", header.pack()),
-            Chunk("ALGN", alignment.pack()),
-            Chunk("TONE", payload),
-            *([] if learned is None else [Chunk("LATN", learned.payload())]),
-            Chunk("tags", tags.pack_tags(raw.mosaic.tags)),
-        ]
-    )
+        companded = compand(sensor, raw.mosaic.samples)
+        raws = [companded[index] for index in _coded_planes(sensor)]
+        encoder: LatentEncoder | AimedEncoder
+        if target is None:
+            encoder = LatentEncoder(runner(path, model.qualities[quality], device), raws)
+        else:
+            # the size does not depend on what the samples are
+            left = target.size(sensor) - len(sidecar(raw.mosaic.samples, model, b""))
+            at_most = target.max_bytes is not None
+            encoder = AimedEncoder(path, device, raws, left, at_most=at_most)
+        try:
+            samples = reconstruct(sensor, view, Layers(tone, lambda: encoder))
+            return sidecar(samples, model, encoder.payload())
+        except TooSmallError:
+            pass  # then the tone layer alone
+    data = sidecar(reconstruct(sensor, view, Layers(tone)), None, None)
+    if target is not None and len(data) > target.limit(sensor):
+        bpp = 8 * len(data) / (sensor.width * sensor.height)
+        raise QualityError(
+            f"{raw_path}: its smallest sidecar takes {len(data)} bytes ({bpp:.4f} bpp), which is "
+            f"more than was asked for; ask for more"
+        )
+    return data
 
 
 def decode_photo(
@@ -235,8 +291,9 @@ def quality_model(quality: str) -> weights.Model | None:
     """
     if quality == "tone":
         return None
-    if quality not in QUALITIES:
-        raise QualityError(f"quality {quality}: is none of {', '.join(QUALITIES)}")
+    if quality == CUSTOM or quality not in QUALITIES:
+        names = ", ".join(name for name in QUALITIES if name != CUSTOM)
+        raise QualityError(f"quality {quality}: is none of {names}")
     for model in weights.models():
         if quality in model.qualities:
             return model

@@ -25,6 +25,9 @@ HYPER: Final = 8
 RATES: Final = 33
 """Gains to choose from; 0 is the coarsest, four to an octave of the step."""
 
+FINE: Final = 16
+"""Gains between two rates: a rate changes the bits by a third or more."""
+
 STEPS: Final = 2
 """Steps N in which the positions of the first group of channels are coded."""
 

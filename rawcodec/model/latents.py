@@ -27,6 +27,7 @@ from .config import (
     CORRECTION_BITS,
     DETAIL_WIDTH,
     DISTORTION_WEIGHT,
+    FINE,
     GROUPS,
     HALF_WIDTH,
     HYPER_BLOCK,
@@ -72,6 +73,9 @@ _WIDEST = HALVES[-1]
 _SHIFT_SAMPLE = 1 << 19
 """Latents of a pass that tell how scales are to be shifted."""
 
+_FINE = np.rint(2.0**14 * 2.0 ** (-np.arange(FINE) / (4 * FINE))).astype(np.int32)
+"""What gains between two rates multiply steps by, in units of 2**-14."""
+
 _MARGIN = 3
 """Quads around the picture that the synthesis reaches."""
 
@@ -83,9 +87,16 @@ _CONTEXT_MARGIN = 2
 
 
 class Runner:
-    """The layers of a model at one rate, ready to run with one kernel on one device."""
+    """The layers of a model at one gain, ready to run with one kernel on one device.
 
-    def __init__(self, model: Model, rate: int, kernel: str, device: str) -> None:
+    rate, fine: 0..32 and 0..15, sixteenths of the way to the next rate.
+    steps: int32 (1, 4, 1, 1), of the latents at this gain.
+    """
+
+    def __init__(self, model: Model, rate: int, kernel: str, device: str, fine: int = 0) -> None:
+        self.fine = fine
+        steps = (model.steps[rate] * int(_FINE[fine]) + (1 << 13)) >> 14
+        self.steps = steps.clamp(min=1)[None, :, None, None]
         self.model, self.rate, self.device = model, rate, torch.device(device)
         self.kernel = KERNELS[kernel]
         self.kind = working_type(self.device)
@@ -105,11 +116,6 @@ class Runner:
     def put(self, x: Tensor) -> Tensor:
         """The tensor on the device, with channels last."""
         return x.to(self.device).contiguous(memory_format=torch.channels_last)
-
-    @property
-    def steps(self) -> Tensor:
-        """Steps of the latents at this rate: int32 (1, 4, 1, 1)."""
-        return self.model.steps[self.rate][None, :, None, None]
 
     @property
     def hyper_scale(self) -> Tensor:
@@ -234,7 +240,7 @@ class PlaneCodec:
             latents[:, :, 2 * top : 2 * bottom] = here / self.run.steps
 
         _over_bands(self.run, 0, rows, residual)
-        rate = torch.tensor([float(self.run.rate)], device=self.run.device)
+        rate = torch.tensor([self.run.rate + self.run.fine / FINE], device=self.run.device)
         with torch.inference_mode():
             hyper = self.run.analysis(self.run.put(latents.to(self.run.kind)), rate).float().cpu()
         return latents, hyper

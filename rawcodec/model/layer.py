@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import fitted, fitting, grid
-from .config import HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
+from .config import FINE, HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .fitted import Coefficients
 from .latents import PlaneCodec, Runner, TableCoder
 from .seen import PlaneInputs
@@ -21,34 +21,35 @@ from .store import DOMAIN
 from .tables import EntropyCoder
 from .view import PlaneView
 
-_RATE = struct.Struct("<B")
+_GAIN = struct.Struct("<BB")
 
 
 @dataclass(frozen=True)
 class LayerHead:
     """What stands in front of the entropy-coded data.
 
-    rate: 0..32, which gains the latents were coded with. means: int8 (planes,
-    8), means of the channels of v in eighths.
+    rate, fine: 0..32 and 0..15, which gains the latents were coded with. means: int8 (planes, 8),
+    means of the channels of v in eighths.
     """
 
     rate: int
     means: np.ndarray
+    fine: int = 0
 
     def pack(self) -> bytes:
-        return _RATE.pack(self.rate) + self.means.astype(np.int8).tobytes()
+        return _GAIN.pack(self.rate, self.fine) + self.means.astype(np.int8).tobytes()
 
     @classmethod
     def unpack(cls, payload: bytes, planes: int) -> tuple[LayerHead, bytes]:
         """The head, and the entropy-coded data behind it; ValueError if it is none."""
-        size = _RATE.size + planes * HYPER
+        size = _GAIN.size + planes * HYPER
         if len(payload) < size:
             raise ValueError(f"the latents have {len(payload)} bytes, fewer than their head")
-        (rate,) = _RATE.unpack_from(payload)
-        if rate >= RATES:
-            raise ValueError(f"the rate {rate} is not below {RATES}")
-        means = np.frombuffer(payload, np.int8, planes * HYPER, _RATE.size)
-        return cls(rate, means.reshape(planes, HYPER)), payload[size:]
+        rate, fine = _GAIN.unpack_from(payload)
+        if rate >= RATES or fine >= FINE:
+            raise ValueError(f"the rate {rate} and {fine}/{FINE} is none")
+        means = np.frombuffer(payload, np.int8, planes * HYPER, _GAIN.size)
+        return cls(rate, means.reshape(planes, HYPER), fine), payload[size:]
 
 
 def code_planes(
@@ -103,7 +104,7 @@ def ahead(
     model, given = run.model, None
     seen = PlaneInputs(_levelled(run, coder, plane, raw), earlier)
     if raw is not None:
-        given = fitting.fit(seen, raw, model.forward, int(model.steps[run.rate][0]), model.tables)
+        given = fitting.fit(seen, raw, model.forward, int(run.steps[0, 0]), model.tables)
     return seen, fitted.code(coder, model.tables, plane.colours, given, read=raw is None)
 
 
@@ -119,7 +120,7 @@ def _levelled(
         residual = forward.take(raw) - forward.take(plane.tone)
         fit = grid.GridFit(residual.astype(np.float32), plane.colours)
     size = -(-height // 2), -(-width // 2)
-    nodes = grid.code(coder, model.tables, int(model.steps[run.rate][0]), size, fit)
+    nodes = grid.code(coder, model.tables, int(run.steps[0, 0]), size, fit)
     if not nodes.any():
         return plane
     sites = forward.take(plane.tone)

@@ -15,7 +15,8 @@ from typing import Final
 from ..errors import CorruptSidecarError
 from ..sensor import Sensor
 
-QUALITIES: Final = ("tone", "low", "medium", "high", "max")
+QUALITIES: Final = ("tone", "low", "medium", "high", "max", "custom")
+"""What a user may have asked for; ``custom`` is a size."""
 
 NAME_LIMIT: Final = 64
 """The most bytes of a camera's make or model, and of a model id."""
