@@ -145,7 +145,7 @@ class Head:
         require(self.left + self.width <= self.raw_width, "E13")
         require(self.top + self.height <= self.raw_height, "E13")
         require(self.white >= 1 and max(self.black) < self.white, "E13")
-        require(1 <= self.orientation <= 8 and self.quality <= 4, "E13")
+        require(1 <= self.orientation <= 8 and self.quality <= 5, "E13")
         require(max(self.cfa_rows, self.cfa_columns) <= 8, "E13")
         require((self.cfa_rows == 0) == (self.cfa_columns == 0), "E13")
         require(all(cell <= 2 for cell in self.cells), "E13")
@@ -826,17 +826,23 @@ class Filter:
         return np.clip(p, 0, 46340)
 
 
+FINE = (
+    16384, 16208, 16033, 15860, 15689, 15520, 15353, 15188,
+    15024, 14862, 14702, 14544, 14387, 14232, 14079, 13927,
+)  # fmt: skip
+
+
 class Latents:
     """The chunk LATN: the learned layer of all planes."""
 
     def __init__(self, payload: bytes, head: Head) -> None:
         self.planes = (1, 0, 2) if head.linear else (None,)
         self.head = head
-        start = 1 + 8 * len(self.planes)
+        start = 2 + 8 * len(self.planes)
         require(len(payload) >= start, "E19")
-        self.rate = payload[0]
-        require(self.rate <= 32, "E19")
-        means = struct.unpack(f"<{start - 1}b", payload[1:start])
+        self.rate, self.fine = payload[:2]
+        require(self.rate <= 32 and self.fine <= 15, "E19")
+        means = struct.unpack(f"<{start - 2}b", payload[2:start])
         self.means = [means[8 * p : 8 * p + 8] for p in range(len(self.planes))]
         self.values = payload[start:]
 
@@ -901,6 +907,7 @@ class Latents:
         if colour is None:
             cells = np.array(self.head.cells).reshape(self.head.cfa_rows, self.head.cfa_columns)
         q = self.model.arrays["steps"][self.rate].astype(np.int64)
+        q = np.maximum((q * FINE[self.fine] + 2**13) // 2**14, 1)
         forward, back = (self.model.arrays[name].astype(np.int64) for name in ("forward", "back"))
         nodes = self.nodes(int(q[0]), height, width)
         if nodes.any():

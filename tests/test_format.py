@@ -428,7 +428,7 @@ def test_the_document_decodes_large_areas(
         (-(-height // 2), -(-width // 2)),
         AnyNodes(step, height + step),
     )
-    payload = bytes(9) + encoder.finish()
+    payload = bytes(10) + encoder.finish()
     latents = DocumentLatents(payload, SimpleNamespace(linear=False, height=height, width=width))
     latents.model = DocumentModel(data)
     latents.decoder = RangeDecoder(latents.values)
@@ -462,7 +462,7 @@ def shipped() -> tuple[bytes, Runner]:
 
 def by_the_document(data: bytes, model: bytes) -> DocumentLatents:
     """A layer of a photo, of which a part is to be read."""
-    latents = DocumentLatents(bytes(9), SimpleNamespace(linear=False, height=1, width=1))
+    latents = DocumentLatents(bytes(10), SimpleNamespace(linear=False, height=1, width=1))
     latents.model, latents.decoder = DocumentModel(model), RangeDecoder(data)
     return latents
 
@@ -630,8 +630,9 @@ def test_what_both_refuse_of_the_learned_layer(tmp_path: Path):
     without = head[:25] + b"\0" + head[26:66] + bytes(16) + before + b"\0" + after
     faults = {
         "no such rate": (with_payload(chunks, "LATN", b"\x21" + latents[1:]), "E19"),
-        "half a head": (with_payload(chunks, "LATN", latents[:24]), "E19"),
-        "no values": (with_payload(chunks, "LATN", latents[:25]), "E15"),
+        "no such gain": (with_payload(chunks, "LATN", latents[:1] + b"\x10" + latents[2:]), "E19"),
+        "half a head": (with_payload(chunks, "LATN", latents[:25]), "E19"),
+        "no values": (with_payload(chunks, "LATN", latents[:26]), "E15"),
         "half a word": (with_payload(chunks, "LATN", latents[:-2]), "E15"),
         "more than one end": (with_payload(chunks, "LATN", latents + bytes(12)), "E15"),
         "no latents": (container.write(c for c in chunks if c.type != "LATN"), "E20"),

@@ -27,6 +27,7 @@ from rawcodec.learned import LatentDecoder
 from rawcodec.model import fitted, fitting, grid, kernels, latents, network
 from rawcodec.model.config import (
     DISTORTION_WEIGHT,
+    FINE,
     GROUPS,
     HYPER,
     HYPER_LIMIT,
@@ -1411,19 +1412,22 @@ def test_a_head_is_read_back(planes: int) -> None:
     rng = np.random.default_rng(planes)
     for rate in (0, 7, RATES - 1):
         means = rng.integers(-128, 128, (planes, HYPER)).astype(np.int8)
-        packed = LayerHead(rate, means).pack()
-        assert len(packed) == 1 + 8 * planes
+        packed = LayerHead(rate, means, rate % FINE).pack()
+        assert len(packed) == 2 + 8 * planes
         found, rest = LayerHead.unpack(packed + b"coded", planes)
-        assert (found.rate, rest) == (rate, b"coded")
+        assert (found.rate, found.fine, rest) == (rate, rate % FINE, b"coded")
         assert np.array_equal(found.means, means)
 
 
 def test_a_head_that_is_none_is_refused() -> None:
-    for size in range(9):
+    for size in range(10):
         with pytest.raises(ValueError, match=f"{size} bytes, fewer than their head"):
             LayerHead.unpack(bytes(size), 1)
-    with pytest.raises(ValueError, match="24 bytes"):
-        LayerHead.unpack(bytes(24), 3)
+    with pytest.raises(ValueError, match="25 bytes"):
+        LayerHead.unpack(bytes(25), 3)
     for rate in (RATES, 200, 255):
         with pytest.raises(ValueError, match=f"the rate {rate} is not below 33"):
-            LayerHead.unpack(bytes([rate]) + bytes(8), 1)
+            LayerHead.unpack(bytes([rate]) + bytes(9), 1)
+    for fine in (16, 255):
+        with pytest.raises(ValueError, match=f"the fine gain {fine} is not below 16"):
+            LayerHead.unpack(bytes([3, fine]) + bytes(8), 1)

@@ -388,7 +388,7 @@ def test_damaged_planes_of_a_linear_raw_are_refused(tmp_path: Path):
     check_mutations(pair_of(tmp_path, (66, 90), ()), 24, seed=9)
 
 
-@pytest.mark.parametrize("size", [0, 1, 8, 9, 10, 11, 12, 13])
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 12, 13, 14])
 def test_latents_cut_short_are_refused(tiny: Pair, size: int):
     payload = payload_of(tiny.sidecar, "LATN")
     for data in (payload[:size], bytes(size)):
@@ -405,6 +405,15 @@ def test_a_rate_out_of_range_is_refused(tiny: Pair, rate: int):
     check_message(caught.value, "sidecar")
 
 
+@pytest.mark.parametrize("fine", [16, 128, 255])
+def test_a_fine_gain_out_of_range_is_refused(tiny: Pair, fine: int):
+    payload = payload_of(tiny.sidecar, "LATN")
+    payload = payload[:1] + bytes([fine]) + payload[2:]
+    with pytest.raises(CorruptSidecarError, match=f"fine gain {fine} is not below 16") as caught:
+        rawcodec.decode(tiny.jpeg, rebuilt(tiny.sidecar, "LATN", payload))
+    check_message(caught.value, "sidecar")
+
+
 def test_another_rate_is_refused(tiny: Pair):
     payload = payload_of(tiny.sidecar, "LATN")
     for rate in {0, payload[0] - 1, payload[0] + 1, 32} - {payload[0]}:
@@ -416,7 +425,7 @@ def test_another_rate_is_refused(tiny: Pair):
 
 def test_other_means_are_refused(tiny: Pair):
     payload, expected = payload_of(tiny.sidecar, "LATN"), tiny.decode()
-    for channel in range(1, 9):
+    for channel in range(2, 10):
         for change in (1, 8, 128):
             data = bytearray(payload)
             data[channel] = (data[channel] + change) % 256

@@ -46,8 +46,10 @@ class LayerHead:
         if len(payload) < size:
             raise ValueError(f"the latents have {len(payload)} bytes, fewer than their head")
         rate, fine = _GAIN.unpack_from(payload)
-        if rate >= RATES or fine >= FINE:
-            raise ValueError(f"the rate {rate} and {fine}/{FINE} is none")
+        if rate >= RATES:
+            raise ValueError(f"the rate {rate} is not below {RATES}")
+        if fine >= FINE:
+            raise ValueError(f"the fine gain {fine} is not below {FINE}")
         means = np.frombuffer(payload, np.int8, planes * HYPER, _GAIN.size)
         return cls(rate, means.reshape(planes, HYPER), fine), payload[size:]
 
