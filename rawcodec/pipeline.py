@@ -392,7 +392,7 @@ def _latent_decoder(header: Header, payload: bytes, device: str) -> Refiner:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
     use_threads(thread_count())
     path = weights.require_model(header.model, header.model_hash)
-    return LatentDecoder(runner(path, head.rate, device), head, coded)
+    return LatentDecoder(runner(path, head.rate, device, head.fine), head, coded)
 
 
 def _header(

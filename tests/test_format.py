@@ -248,6 +248,21 @@ def check_learned(case: Case, quality: str, folder: Path) -> Decoded:
     return decoded
 
 
+def test_the_document_decodes_gains_between_rates(tmp_path: Path):
+    raw, jpeg = Case(everything, size=(80, 112)).write(tmp_path)
+    with Image.open(jpeg) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    fine = set()
+    for bpp in (3.0, 3.3, 3.7, 4.2):
+        sidecar = rawcodec.encode(raw, jpeg, bpp=bpp, device="cpu", verify=False)
+        decoded = decode_by_the_document(sidecar, pixels, installed())
+        mosaic = rawcodec.decode(jpeg, sidecar, device="cpu")
+        assert decoded.latents is not None and decoded.head.quality == 5
+        assert np.array_equal(decoded.samples, mosaic.samples)
+        fine.add(decoded.latents.fine)
+    assert len(fine | {0}) > 2
+
+
 def everything(rendering: np.ndarray) -> np.ndarray:
     return rendering
 
