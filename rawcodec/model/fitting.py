@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bands import over_bands
 from .config import ACTIVATION_MAX, LATENTS, PREDICTION_UNIT, QUAD, ZERO
 from .fitted import (
     CHANNELS,
@@ -175,12 +176,13 @@ def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) ->
     stride = max(1, len(strips) * _STRIP * width // (3 * SAMPLES))
     strips = strips[stride // 2 :: stride]
     each = min(_STRIP * width, SAMPLES // len(strips))
-    rng = np.random.default_rng(1)
     period = [int(np.lcm(QUAD, n)) // QUAD for n in colours.shape]
     near = np.arange(-1, 2)
     slope = _slope(forward)
-    parts = []
-    for top in strips:
+    parts: list[tuple[np.ndarray, ...]] = [()] * len(strips)
+
+    def look(number: int, _: int) -> None:
+        top, rng = strips[number], np.random.default_rng([1, number])
         here = slice(QUAD * top, QUAD * (top + _STRIP)), slice(QUAD * width)
         rows = seen(top - 1, top + _STRIP + 1)
         ours, theirs = tone[here], raw[here]
@@ -196,16 +198,16 @@ def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) ->
         strip = slice(MARGIN - 1, MARGIN + width + 1)
         varies = activity(rows.luma[:, :, strip])[0].numpy()
         luma = rows.luma[0, 1:-1, MARGIN : MARGIN + width].numpy()
-        parts.append(
-            (
-                planes.reshape(-1, CHANNELS).take(at.reshape(each, TAPS), axis=0),
-                wanted[y, x],
-                weight[y, x],
-                varies[y, x],
-                luma[y, x],
-                (y + top) % period[0] * period[1] + x % period[1],
-            )
+        parts[number] = (
+            planes.reshape(-1, CHANNELS).take(at.reshape(each, TAPS), axis=0),
+            wanted[y, x],
+            weight[y, x],
+            varies[y, x],
+            luma[y, x],
+            (y + top) % period[0] * period[1] + x % period[1],
         )
+
+    over_bands(0, len(strips), 1, look)
     inputs, wanted, weight, varies, luma, phase = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )

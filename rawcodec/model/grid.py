@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bands import over_bands
 from .config import DISTORTION_WEIGHT, MEAN_UNIT, SCALE_MIN, SCALE_OCTAVES, SCALES
 from .tables import SCALE_BITS, SILENT, EntropyCoder, Tables, code_scale
 
@@ -108,17 +109,37 @@ def add(sites: np.ndarray, nodes: np.ndarray, colours: np.ndarray) -> None:
     """
     height, width = sites.shape
     quads = -(-width // 2)
-    for top in range(0, -(-height // 2), _BAND):
-        bottom = min(top + _BAND, -(-height // 2))
+
+    def add_rows(top: int, bottom: int) -> None:
         added = _rows(nodes, top, bottom, quads)
         for site in range(4):
-            y, x = (np.arange(2 * top + site // 2, min(2 * bottom, height), 2),
-                    np.arange(site % 2, width, 2))  # fmt: skip
+            y = np.arange(2 * top + site // 2, min(2 * bottom, height), 2)
+            x = np.arange(site % 2, width, 2)
             if not len(y) or not len(x):
                 continue
-            colour = colours[np.ix_(y % colours.shape[0], x % colours.shape[1])].astype(np.intp)
-            here = added[:, : len(y), : len(x)]
-            sites[y[0] : y[-1] + 1 : 2, x[0] :: 2] += np.take_along_axis(here, colour[None], 0)[0]
+            for colour, mask in _masks(np.roll(colours, -2 * top, 0), site, (len(y), len(x))):
+                chosen = added[colour, : len(y), : len(x)]
+                sites[y[0] : y[-1] + 1 : 2, x[0] :: 2] += chosen if mask is None else chosen * mask
+
+    over_bands(0, -(-height // 2), _BAND, add_rows)
+
+
+def _masks(
+    colours: np.ndarray, site: int, size: tuple[int, ...]
+) -> list[tuple[int, np.ndarray | None]]:
+    """The colours that a site of quads has, and in which: bool of ``size``, or None for all."""
+    period = [math.lcm(2, n) // 2 for n in colours.shape]
+    rows, columns = (
+        (2 * np.arange(n) + start) % m
+        for n, start, m in zip(period, divmod(site, 2), colours.shape, strict=True)
+    )
+    cell = colours[np.ix_(rows, columns)]
+    found = np.unique(cell).tolist()
+    if len(found) == 1:
+        return [(found[0], None)]
+    repeats = [-(-n // m) for n, m in zip(size, period, strict=True)]
+    every = np.tile(cell, repeats)[: size[0], : size[1]]
+    return [(colour, every == colour) for colour in found]
 
 
 def _rows(nodes: np.ndarray, top: int, bottom: int, columns: int) -> np.ndarray:
@@ -140,19 +161,17 @@ class GridFit:
     def __init__(self, residual: np.ndarray, colours: np.ndarray) -> None:
         """residual: float32 (H, W), in the residual's domain. colours: uint8, repeating pattern."""
         height, width = residual.shape
-        reach = 2 * SPACINGS[-1]  # sites
-        tall, wide = (-(-(n + 1) // reach) * reach for n in (height, width))
-        pattern = np.tile(colours, (height // len(colours) + 1, width // colours.shape[1] + 1))
-        pattern = pattern[:height, :width]
-        shape = (3, tall // reach + 1, wide // reach + 1)
+        reach = SPACINGS[-1]  # quads
+        down, across = (-(-n // 2) for n in (height, width))
+        shape = (3, *(-(-(n + 1) // reach) * reach for n in (down, across)))
         sums, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for colour in range(3):
-            mask = np.zeros((tall, wide), np.float32)
-            mask[:height, :width] = pattern == colour
-            values = np.zeros_like(mask)
-            values[:height, :width] = residual
-            values *= mask
-            sums[colour], weights[colour] = _around(values, reach), _around(mask, reach)
+        for site in range(4):
+            part = residual[site // 2 :: 2, site % 2 :: 2]
+            here = np.s_[: part.shape[0], : part.shape[1]]
+            for colour, mask in _masks(colours, site, part.shape):
+                sums[colour][here] += part if mask is None else part * mask
+                weights[colour][here] += 1 if mask is None else mask
+        sums, weights = _around(sums, reach), _around(weights, reach)
         self._levels: list[tuple[np.ndarray, np.ndarray]] = []
         self._shares = [
             [_shares(-(-n // 2), spacing) for n in (height, width)] for spacing in SPACINGS
@@ -247,16 +266,19 @@ class _Found:
 
 
 def _around(values: np.ndarray, reach: int) -> np.ndarray:
-    """Sums around nodes ``reach`` sites apart, weighted by a hat that ends at the next ones."""
-    up = ((np.arange(reach) // 2) / (reach // 2)).astype(np.float32)  # as quads are interpolated
-    rows_, columns = (n // reach for n in values.shape)
-    cells = values.reshape(rows_, reach, columns, reach)
-    result = np.zeros((rows_ + 1, columns + 1), np.float32)
-    for i, down in enumerate((1 - up, up)):
-        part = np.einsum("arbs,r->abs", cells, down)
-        for j, across in enumerate((1 - up, up)):
-            result[i : i + rows_, j : j + columns] += part @ across
-    return result
+    """Sums around nodes ``reach`` quads apart, weighted by a hat that ends at the next ones.
+
+    values: (3, h, w), h and w multiples of the reach.
+    """
+    for axis in (1, 2):
+        values = np.moveaxis(values, axis, 0)
+        result = np.zeros((len(values) // reach + 1, *values.shape[1:]), np.float32)
+        for quad in range(reach):
+            share = np.float32(quad / reach)
+            result[:-1] += (1 - share) * values[quad::reach]
+            result[1:] += share * values[quad::reach]
+        values = np.moveaxis(result, 0, axis)
+    return values
 
 
 def _coarser(sums: np.ndarray) -> np.ndarray:

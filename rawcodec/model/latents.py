@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import network
 from .analysis import HyperAnalysis, working_type
+from .bands import over_bands
 from .config import (
     ACTIVATION_MAX,
     BLOCK,
@@ -127,23 +128,8 @@ class Runner:
 
 
 def _over_bands(run: Runner, first: int, last: int, task: Callable[[int, int], None]) -> None:
-    """Call ``task`` with the first and the last row of each band from ``first`` to ``last``.
-
-    On a CPU several at a time, one to a thread: much of a task is not in the layers.
-    """
-    tops = range(first, last, BAND)
-    bottoms = [min(top + BAND, last) for top in tops]
-    threads = torch.get_num_threads()
-    if run.device.type != "cpu" or threads == 1 or len(tops) < 2:
-        for top, bottom in zip(tops, bottoms, strict=True):
-            task(top, bottom)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(task, tops, bottoms):
-                pass  # draws the exceptions out
-    finally:
-        torch.set_num_threads(threads)  # what its initialiser sets is not of its threads alone
+    """Call ``task`` with the first and the last row of blocks of each band."""
+    over_bands(first, last, BAND, task, None if run.device.type == "cpu" else 1)
 
 
 def _levels() -> np.ndarray:

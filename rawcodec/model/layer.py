@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import fitted, fitting, grid
+from .bands import over_bands
 from .config import FINE, HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .fitted import Coefficients
 from .latents import PlaneCodec, Runner, TableCoder
@@ -20,6 +21,9 @@ from .seen import PlaneInputs
 from .store import DOMAIN
 from .tables import EntropyCoder
 from .view import PlaneView
+
+_ROWS = 64
+"""Rows of sites that are looked up at a time."""
 
 _GAIN = struct.Struct("<BB")
 
@@ -114,21 +118,35 @@ def _levelled(
     run: Runner, coder: EntropyCoder, plane: PlaneView, raw: np.ndarray | None
 ) -> PlaneView:
     """The plane, the tone layer's values corrected over large areas: see :mod:`.grid`."""
-    model = run.model
-    forward = model.forward.astype(np.int32)
-    height, width = plane.tone.shape
+    model, (height, width) = run.model, plane.tone.shape
     fit = None
     if raw is not None:
-        residual = forward.take(raw) - forward.take(plane.tone)
-        fit = grid.GridFit(residual.astype(np.float32), plane.colours)
+        residual = np.empty(plane.tone.shape, np.float32)
+        real = model.forward.astype(np.float32)
+
+        def compare(top: int, bottom: int) -> None:
+            part = slice(top, bottom)
+            np.subtract(real.take(raw[part]), real.take(plane.tone[part]), out=residual[part])
+
+        over_bands(0, height, _ROWS, compare)
+        fit = grid.GridFit(residual, plane.colours)
     size = -(-height // 2), -(-width // 2)
     nodes = grid.code(coder, model.tables, int(run.steps[0, 0]), size, fit)
     if not nodes.any():
         return plane
-    sites = forward.take(plane.tone)
+    forward, sites = model.forward.astype(np.int32), np.empty(plane.tone.shape, np.int32)
+    tone = np.empty(plane.tone.shape, np.uint16)
+
+    def there(top: int, bottom: int) -> None:
+        sites[top:bottom] = forward.take(plane.tone[top:bottom])
+
+    def back(top: int, bottom: int) -> None:
+        tone[top:bottom] = model.back.take(np.clip(sites[top:bottom], 0, DOMAIN - 1))
+
+    over_bands(0, height, _ROWS, there)
     grid.add(sites, nodes, plane.colours)
-    np.clip(sites, 0, DOMAIN - 1, out=sites)
-    return replace(plane, tone=model.back.take(sites))
+    over_bands(0, height, _ROWS, back)
+    return replace(plane, tone=tone)
 
 
 def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
