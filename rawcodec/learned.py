@@ -55,7 +55,7 @@ def _model(path: Path) -> Model:
 _CLOSE = 0.04
 """How far from the wanted size a payload may be before another gain is tried."""
 
-_TRIES = 4
+_TRIES = 5
 
 _LEAST = 32
 """Bytes that no payload is smaller than."""
@@ -113,25 +113,22 @@ class AimedEncoder:
 
         search = target.Search(bits)
         aim = self._size * (1 - _CLOSE / 2 if self._at_most else 1)
-        gain = search.find(8 * aim * raws[0].size / self._raw[0].size)
+        gain: int | None = search.find(8 * aim * raws[0].size / self._raw[0].size)
         best: tuple[float, bytes, list[np.ndarray]] | None = None
-        tried: set[int] = set()
-        while gain not in tried and len(tried) < _TRIES:
-            tried.add(gain)
+        sizes: dict[int, int] = {}
+        while gain is not None and len(sizes) < _TRIES:
             encoder = LatentEncoder(self._run(gain), self._raw)
             decoded = encoder.refine(planes)
             payload = encoder.payload()
+            sizes[gain] = len(payload)
             off = abs(math.log(len(payload) / aim))
             fits = len(payload) <= self._size or not self._at_most
             if fits and (best is None or off < best[0]):
                 best = off, payload, decoded
             if fits and off < _CLOSE:
                 break
-            # the sample is as wrong there as here
-            gain = search.find(2 ** search.log_bits(gain) * aim / len(payload))
-            if gain in tried and not fits:
-                gain = max(min(tried) - 1, 0)
-        if best is None or (min(tried) == 0 and len(best[1]) > (1 + _CLOSE) * self._size):
+            gain = target.better(search, sizes, aim)
+        if best is None or (min(sizes) == 0 and len(best[1]) > (1 + _CLOSE) * self._size):
             raise TooSmallError
         _, self._payload, chosen = best
         return chosen

@@ -114,6 +114,38 @@ def test_bits_that_do_not_always_rise_do_not_confuse() -> None:
         assert abs(math.log2(bits(found) / wanted)) < 0.15
 
 
+def tried(real: Callable[[int], float], sample: Callable[[int], float], aim: float) -> list[int]:
+    """The gains that are tried on a photo, in order, until none is left that may be better."""
+    search = target.Search(sample)
+    sizes: dict[int, int] = {}
+    gain: int | None = search.find(8 * aim)
+    while gain is not None and len(sizes) < 12:
+        sizes[gain] = round(real(gain))
+        gain = target.better(search, sizes, aim)
+    assert gain is None
+    return list(sizes)
+
+
+def test_a_sample_that_is_wrong_is_corrected_by_the_photo() -> None:
+    sample = curve(0.5, 10)
+    for wrong in (0.7, 0.95, 1, 1.3, 1.8):
+        gains = tried(lambda gain, wrong=wrong: wrong * sample(gain) / 8, sample, 50_000)  # type: ignore[misc]
+        assert len(gains) == len(set(gains))
+        off = [abs(math.log(wrong * sample(gain) / 8 / 50_000)) for gain in gains]
+        assert min(off[:2]) < 0.03
+
+
+def test_around_a_jump_the_gains_next_to_it_are_tried() -> None:
+    """Where no gain takes what is wanted."""
+    sample = curve(0.5, 10)
+
+    def real(gain: int) -> float:
+        return sample(gain) / 8 * (1 if gain < 290 else 1.4)
+
+    aim = 1.2 * sample(290) / 8
+    assert {289, 290} <= set(tried(real, sample, aim))
+
+
 # Sidecars
 
 

@@ -122,3 +122,21 @@ class Search:
             slope = min(max(slope, _SLOPE / 4), 4 * _SLOPE)
         guess = near + (wanted - self._known[near]) / slope
         return round(min(max(guess, 0), FINEST))
+
+
+def better(search: Search, sizes: dict[int, int], aim: float) -> int | None:
+    """A gain that has not been tried and may take nearer to ``aim`` bytes; None if there is none.
+
+    sizes: what the photo took at the gains tried.
+    """
+    below = max((gain for gain, size in sizes.items() if size <= aim), default=-1)
+    above = min((gain for gain, size in sizes.items() if size > aim), default=FINEST + 1)
+    if below >= 0 and above <= FINEST:
+        share = math.log(aim / sizes[below]) / math.log(sizes[above] / sizes[below])
+        guess = round(below + share * (above - below))
+    else:  # the sample is as wrong there as here
+        last = above if below < 0 else below
+        guess = search.find(2 ** search.log_bits(last) * aim / sizes[last])
+    if above - below < 2:
+        return None
+    return min(max(guess, below + 1), above - 1)
