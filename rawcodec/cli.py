@@ -163,7 +163,7 @@ def _cli() -> None:
 )
 @click.option(
     "--quality",
-    type=click.Choice([name for name in QUALITIES if name != "custom"]),
+    type=click.Choice(QUALITIES),
     help="How much to keep of what the JPEG lacks.  [default: medium]",
 )
 @click.option(

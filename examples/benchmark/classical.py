@@ -1,9 +1,10 @@
 """What the learned layer is compared with: the tone layer, and JPEG 2000 of the rest.
 
-The rest, raw less the tone layer's mosaic, is coded by OpenJPEG with the
-irreversible 9/7 wavelet, its components under one rate-distortion slope, so
-that every bit goes where it lowers the squared error most. The bytes are
-decoded again, added to the prediction, rounded and clipped.
+The rest, raw less the tone layer's mosaic, is coded by OpenJPEG, its components
+under one rate-distortion slope, so that every bit goes where it lowers the
+squared error most: with five levels of the irreversible 9/7 wavelet, or with
+none, so that the block coder codes samples. The bytes are decoded again, added
+to the prediction, rounded and clipped.
 
 The four planes of a Bayer mosaic (generally: of every cell of the CFA) can go
 in as they are, after a Hadamard transform of 2x2 sites, or turned to their
@@ -34,7 +35,10 @@ from .curves import Point, psnr_at
 LAYOUTS = ("planes", "Hadamard", "principal axes", "mosaic")
 DOMAINS = ("linear", "square root")
 
-LOWEST, HIGHEST = 0.03, 2.0
+LEVELS = (5, 0)
+"""Of the wavelet."""
+
+LOWEST, HIGHEST = 0.01, 2.0
 """Bits per site that a curve spans, where the photo allows it."""
 
 BUDGETS = (0.1, 0.4, 1.0)
@@ -53,18 +57,25 @@ _RATIO = 2.0
 
 @dataclass(frozen=True)
 class Variant:
-    """How the rest is given to JPEG 2000: one of ``LAYOUTS``, one of ``DOMAINS``."""
+    """How the rest is given to JPEG 2000: one of ``LAYOUTS``, one of ``DOMAINS``.
+
+    levels: of the wavelet.
+    """
 
     layout: str = "principal axes"
     domain: str = "linear"
+    levels: int = 5
 
     @property
     def name(self) -> str:
         """What tables call it."""
-        return f"{self.layout}, {self.domain}"
+        wavelet = f"{self.levels} levels" if self.levels else "no wavelet"
+        return f"{self.layout}, {self.domain}, {wavelet}"
 
 
-VARIANTS = tuple(Variant(layout, domain) for domain in DOMAINS for layout in LAYOUTS)
+VARIANTS = tuple(
+    Variant(layout, domain, levels) for levels in LEVELS for domain in DOMAINS for layout in LAYOUTS
+)
 
 
 def curve(
@@ -205,6 +216,7 @@ class Rest:
         data: bytes = imagecodecs.jpeg2k_encode(
             np.ascontiguousarray(self._integers.squeeze()),
             level=self._level + rise,
+            resolutions=self._variant.levels + 1,
             reversible=False,
             mct=False,
             codecformat="j2k",

@@ -225,8 +225,9 @@ def _introduction() -> list[str]:
         f"```\n{COMMAND} --data FOLDER --out docs/results\n```",
         versions(),
         f"The yardstick is *{NAMES['classical']}*: the mosaic that the tone layer alone predicts, "
-        "and the rest, raw less prediction, by OpenJPEG with the 9/7 wavelet, rate-distortion "
-        "optimised over all components, in the form that suits the photo best (last section). "
+        "and the rest, raw less prediction, by OpenJPEG, rate-distortion optimised over all "
+        "components, in the form that suits the photo best (last section), with the 9/7 wavelet "
+        "or without. "
         "All its bytes count, the tone layer's too, and its PSNR is of what comes back from "
         "them. It is read at rawcodec's size by monotone cubics over the logarithm of the rate.",
     ]
@@ -472,6 +473,7 @@ def _classical(measured: Sequence[Measured]) -> list[str]:
             [
                 variant.layout,
                 variant.domain,
+                variant.levels,
                 *(f"{np.mean(k):.2f}" if len(k) == len(measured) else "n/a" for k in known),
                 sum(m.variant == variant for m in measured),
             ]
@@ -485,16 +487,17 @@ def _classical(measured: Sequence[Measured]) -> list[str]:
             ["photo", "JPEG by", "form", "tone alone:", *(f"{rate:g} bpp:" for rate in RATES)],
             curves,
         ),
-        "The form is the best of eight for each photo. The four planes of the CFA go in as "
-        "they are, after a Hadamard transform of 2x2 sites, or turned to their principal axes; or "
-        "the mosaic goes in as one picture. The rest is that of linear values, which is what PSNR "
-        f"counts, or of their square roots. The mean PSNR of the middle {width}x{height} sites "
-        "of all pairs, and how many pairs each form is the best of (all with the wavelet; "
-        "[without it](transform.md) most photos would need fewer bits):",
+        f"The form is the best of {len(classical.VARIANTS)} for each photo. The four planes of "
+        "the CFA go in as they are, after a Hadamard transform of 2x2 sites, or turned to their "
+        "principal axes; or the mosaic goes in as one picture. The rest is that of linear values, "
+        "which is what PSNR counts, or of their square roots. The wavelet has five levels or none "
+        f"(more of that: [transform.md](transform.md)). The mean PSNR of the middle {width}x"
+        f"{height} sites of all pairs, and how many pairs each form is the best of:",
         table(
             [
                 "components",
                 "values",
+                "wavelet levels:",
                 *(f"{bpp:g} bpp:" for bpp in classical.BUDGETS),
                 "best of pairs:",
             ],

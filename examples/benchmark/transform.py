@@ -8,7 +8,6 @@ wavelet, and with and without sums and differences of the four sites of a cell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,44 +28,13 @@ RISES = (0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20)
 """dB over what zeros give at which a curve is measured."""
 
 
-@dataclass(frozen=True)
-class Form:
-    """A transform: over the four sites of a cell, and levels of the wavelet within the planes."""
-
-    name: str
-    layout: str
-    levels: int
-
-
-FORMS = (
-    Form("none", "planes", 0),
-    Form("wavelet, 1 level", "planes", 1),
-    Form("wavelet, 5 levels", "planes", 5),
-    Form("Hadamard over a cell", "Hadamard", 0),
-    Form("Hadamard and wavelet, 1 level", "Hadamard", 1),
-)
-
-
-class _Leveled(Rest):
-    """The rest, coded with so many levels of the wavelet; none at all codes the samples."""
-
-    def __init__(self, mosaic: Mosaic, prediction: np.ndarray, form: Form) -> None:
-        super().__init__(mosaic, prediction, Variant(form.layout, "linear"))
-        self._levels = form.levels
-
-    def encode(self, rise: float) -> bytes:
-        import imagecodecs
-
-        data: bytes = imagecodecs.jpeg2k_encode(
-            np.ascontiguousarray(self._integers.squeeze()),
-            level=self._level + rise,
-            resolutions=self._levels + 1,
-            reversible=False,
-            mct=False,
-            codecformat="j2k",
-            numthreads=2,
-        )
-        return self._head + data
+FORMS = {
+    "none": Variant("planes", levels=0),
+    "wavelet, 1 level": Variant("planes", levels=1),
+    "wavelet, 5 levels": Variant("planes", levels=5),
+    "Hadamard over a cell": Variant("Hadamard", levels=0),
+    "Hadamard and wavelet, 1 level": Variant("Hadamard", levels=1),
+}
 
 
 def run_all(pairs: Sequence[Pair], out: Path) -> None:
@@ -75,7 +43,7 @@ def run_all(pairs: Sequence[Pair], out: Path) -> None:
     for pair in pairs:
         mosaic, prediction = _tone_layer(pair)
         part, samples = crop(mosaic, prediction, *CROP)
-        scores = [_scores(part, samples, form) for form in FORMS]
+        scores = [_scores(part, samples, form) for form in FORMS.values()]
         rows.append([pair.photo, PROGRAMS[pair.program], *map(_joined, scores)])
         gains.append([_difference(score, scores[0]) for score in scores[1:]])
     means = [np.nanmean([gain[n] for gain in gains]) for n in range(len(FORMS) - 1)]
@@ -88,9 +56,9 @@ def run_all(pairs: Sequence[Pair], out: Path) -> None:
         "reach that far. *None*: no wavelet at all, so that OpenJPEG's block coder codes the "
         "rest of every site, plane by plane. The wavelet is the 9/7 of the standard.",
         f"{versions()} Made by `{COMMAND} --data FOLDER --out docs/results`.",
-        table(["photo", "JPEG by", *(f"{form.name}:" for form in FORMS)], rows),
+        table(["photo", "JPEG by", *(f"{form}:" for form in FORMS)], rows),
         "On average over photos and rates, in dB against none: "
-        + "; ".join(f"{f.name} {m:+.2f}" for f, m in zip(FORMS[1:], means, strict=True))
+        + "; ".join(f"{form} {m:+.2f}" for form, m in zip(list(FORMS)[1:], means, strict=True))
         + ".",
         "What the tone layer leaves is as good as white over small distances, but far from equal "
         "in size: it is large at edges, in clipped highlights, where the JPEG is dark. A "
@@ -107,8 +75,8 @@ def _tone_layer(pair: Pair) -> tuple[Mosaic, np.ndarray]:
     return read_raw(pair.raw).mosaic, rawcodec.decode(pair.jpeg, sidecar).samples
 
 
-def _scores(mosaic: Mosaic, prediction: np.ndarray, form: Form) -> list[float | None]:
-    rest = _Leveled(mosaic, prediction, form)
+def _scores(mosaic: Mosaic, prediction: np.ndarray, form: Variant) -> list[float | None]:
+    rest = Rest(mosaic, prediction, form)
     sites = mosaic.sensor.width * mosaic.sensor.height
     points: list[Point] = []
     for rise in RISES:

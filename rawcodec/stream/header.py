@@ -15,8 +15,12 @@ from typing import Final
 from ..errors import CorruptSidecarError
 from ..sensor import Sensor
 
-QUALITIES: Final = ("tone", "low", "medium", "high", "max", "custom")
-"""What a user may have asked for; ``custom`` is a size."""
+QUALITIES: Final = ("tone", "low", "medium", "high", "max")
+
+CUSTOM: Final = "custom"
+"""What stands for a quality where a size was asked for."""
+
+_ASKED: Final = (*QUALITIES, CUSTOM)
 
 NAME_LIMIT: Final = 64
 """The most bytes of a camera's make or model, and of a model id."""
@@ -49,7 +53,7 @@ class Header:
         without its metadata segments. It decides nothing: when the pixels
         differ, it tells another file from another JPEG decoder.
     mosaic_digest: 16 bytes, ``Mosaic.digest`` of the decoded mosaic.
-    quality: one of ``QUALITIES``; ``tone`` if and only if there is no model.
+    quality: one of ``QUALITIES``, or ``CUSTOM``; ``tone`` if and only if there is no model.
     psnr_db: of the decoded mosaic against the raw, at least 0; infinite if
         lossless. Kept to 1/1000 dB.
     max_error: largest absolute error in DN.
@@ -107,7 +111,7 @@ class Header:
             self.max_error,
             _psnr_code(self.psnr_db),
             sensor.orientation,
-            QUALITIES.index(self.quality),
+            _ASKED.index(self.quality),
             self.jpeg_digest,
             self.jpeg_stream_digest,
             self.mosaic_digest,
@@ -162,7 +166,7 @@ class Header:
             mosaic_digest,
             model_hash,
         ) = _FIXED.unpack(reader.take(_FIXED.size))
-        if quality >= len(QUALITIES):
+        if quality >= len(_ASKED):
             raise ValueError(f"the quality {quality} is unknown")
         cfa = _unpack_cfa(reader)
         black = _unpack_black(reader, _black_count(cfa))
@@ -179,7 +183,7 @@ class Header:
             jpeg_digest=jpeg_digest,
             jpeg_stream_digest=jpeg_stream_digest,
             mosaic_digest=mosaic_digest,
-            quality=QUALITIES[quality],
+            quality=_ASKED[quality],
             psnr_db=_psnr_from_code(psnr_code),
             max_error=max_error,
             writer=writer,
@@ -331,8 +335,8 @@ def _check_rest(header: Header) -> None:
     ):
         if len(value) != size:
             raise ValueError(f"the {name} has {len(value)} bytes instead of {size}")
-    if header.quality not in QUALITIES:
-        raise ValueError(f"the quality {header.quality!r} is not one of {', '.join(QUALITIES)}")
+    if header.quality not in _ASKED:
+        raise ValueError(f"the quality {header.quality!r} is not one of {', '.join(_ASKED)}")
     if (header.quality == "tone") != (not header.model):
         raise ValueError(f"the quality {header.quality} does not fit the model {header.model!r}")
     _check_range("largest error", header.max_error, 0, 0xFFFF)
