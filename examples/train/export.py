@@ -33,7 +33,7 @@ of them is anything but zero; leaving them out saves the time of coding them.
 
 LICENCE = "Apache-2.0"
 
-QUALITIES = {"low": 14, "medium": 16, "high": 19, "max": 22}
+QUALITIES = {"low": 12, "medium": 16, "high": 19, "max": 22}
 """The rates of a model's qualities, where the manifest does not have it yet."""
 
 _INT32_MAX = 2**31 - 1

@@ -158,6 +158,6 @@ def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     means = np.clip(hyper.mean((1, 2)), -HYPER_LIMIT, HYPER_LIMIT)
     centre = np.rint(means)[:, None, None]
     away = hyper - centre
-    whole = centre + np.sign(away) * np.floor(np.abs(away) + (0.5 - HYPER_DEAD_ZONE))
+    whole = centre + np.sign(away) * np.floor(np.maximum(np.abs(away) + 0.5 - HYPER_DEAD_ZONE, 0))
     whole = np.clip(whole, -HYPER_LIMIT, HYPER_LIMIT).astype(np.int32)
     return whole, np.rint(whole.mean((1, 2)) * MEAN_UNIT).astype(np.int8)
