@@ -197,14 +197,13 @@ class FittedFilter:
         planes = self._layer(put(near.inputs[:, :CHANNELS, rows, columns])).cpu()
         luma = near.luma[:, rows, columns]
         count = len(self._outputs)
-        groups = planes.permute(0, 2, 3, 1)
-        groups = groups.reshape(*groups.shape[:3], -1, count)
-        if groups.shape[3] == 1:
-            found = groups[..., 0, :]
-        else:
-            chosen = classes(self._filter, activity(luma), luma[:, 1:-1, 1:-1])
-            index = chosen[..., None, None].long().expand(*chosen.shape, 1, count)
-            found = groups.gather(3, index)[..., 0, :]
+        height, width = planes.shape[2:]
+        found = planes.permute(0, 2, 3, 1).reshape(-1, count)  # a row for each quad and class
+        if len(found) > height * width:
+            chosen = classes(self._filter, activity(luma), luma[:, 1:-1, 1:-1]).flatten()
+            every = len(found) // (height * width)
+            found = found[torch.arange(0, len(found), every) + chosen]
+        found = found.reshape(1, height, width, count)
         if count == LATENTS:  # each site has one colour
             return found.permute(0, 3, 1, 2)
         mask = self._mask(first, first + here.stop - here.start)[..., MARGIN:-MARGIN]

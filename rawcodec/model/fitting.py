@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .bands import over_bands
 from .config import ACTIVATION_MAX, LATENTS, PREDICTION_UNIT, QUAD, ZERO
@@ -244,23 +245,34 @@ def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]
     """Sums by group, as if of all quads of the photo."""
     order = np.argsort(group, kind="stable")
     ends = np.cumsum(np.bincount(group, minlength=groups))
-    results = []
-    for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
+    starts = np.concatenate([[0], ends[:-1]])
+    results = [_Normal(np.empty(0), np.empty(0), np.empty(0), 0.0)] * groups
+    # by channel, then by tap, as weights are
+    turn = np.append(np.arange(TAPS * CHANNELS).reshape(TAPS, CHANNELS).T.ravel(), _INPUTS - 1)
+
+    def add_up(number: int, _: int) -> None:
+        start, end = int(starts[number]), int(ends[number])
         sums = _Normal(np.zeros((_INPUTS, _INPUTS)), np.zeros((_INPUTS, LATENTS)),
                        np.zeros(LATENTS), samples.share * (end - start))  # fmt: skip
+        inputs = np.empty((_PART, _INPUTS), np.float32)
+        inputs[:, -1] = _CONSTANT
         for first in range(start, end, _PART):
             part = order[first : min(first + _PART, end)]
-            inputs = np.empty((len(part), _INPUTS), np.float32)
-            # by channel, then by tap, as weights are
-            inputs[:, :-1] = samples.inputs[part].swapaxes(1, 2).reshape(len(part), -1)
-            inputs[:, :-1] -= ZERO
-            inputs[:, -1] = _CONSTANT
+            here = inputs[: len(part)]
+            there = samples.inputs.take(part, axis=0).reshape(len(part), -1)
+            np.subtract(there, np.float32(ZERO), out=here[:, :-1])
             weight = samples.share * samples.weight[part, None]
-            weighed = inputs * weight
-            sums.squares += weighed.T @ inputs
-            sums.products += weighed.T @ samples.wanted[part]
-            sums.energy += (weight * np.square(samples.wanted[part])).sum(0)
-        results.append(sums)
+            weighed = here * weight
+            wanted = samples.wanted[part]
+            sums.squares += weighed.T @ here
+            sums.products += weighed.T @ wanted
+            sums.energy += (weight * np.square(wanted)).sum(0)
+        sums.squares = sums.squares[np.ix_(turn, turn)]
+        sums.products = sums.products[turn]
+        results[number] = sums
+
+    with threadpool_limits(1, "blas"):  # groups are added up side by side
+        over_bands(0, groups, 1, add_up)
     return results
 
 

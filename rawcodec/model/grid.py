@@ -163,15 +163,22 @@ class GridFit:
         height, width = residual.shape
         reach = SPACINGS[-1]  # quads
         down, across = (-(-n // 2) for n in (height, width))
-        shape = (3, *(-(-(n + 1) // reach) * reach for n in (down, across)))
-        sums, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for site in range(4):
-            part = residual[site // 2 :: 2, site % 2 :: 2]
-            here = np.s_[: part.shape[0], : part.shape[1]]
-            for colour, mask in _masks(colours, site, part.shape):
-                sums[colour][here] += part if mask is None else part * mask
-                weights[colour][here] += 1 if mask is None else mask
-        sums, weights = _around(sums, reach), _around(weights, reach)
+        tall, wide = (-(-(n + 1) // reach) * reach for n in (down, across))
+        shape = (3, tall // reach + 1, wide // reach + 1)
+        sums, weights = np.empty(shape, np.float32), np.empty(shape, np.float32)
+
+        def add_up(colour: int, _: int) -> None:
+            values, count = np.zeros((2, tall, wide), np.float32)
+            for site in range(4):
+                part = residual[site // 2 :: 2, site % 2 :: 2]
+                here = np.s_[: part.shape[0], : part.shape[1]]
+                for found, mask in _masks(colours, site, part.shape):
+                    if found == colour:
+                        values[here] += part if mask is None else part * mask
+                        count[here] += 1 if mask is None else mask
+            sums[colour], weights[colour] = _around(values, reach), _around(count, reach)
+
+        over_bands(0, 3, 1, add_up)
         self._levels: list[tuple[np.ndarray, np.ndarray]] = []
         self._shares = [
             [_shares(-(-n // 2), spacing) for n in (height, width)] for spacing in SPACINGS
@@ -268,16 +275,15 @@ class _Found:
 def _around(values: np.ndarray, reach: int) -> np.ndarray:
     """Sums around nodes ``reach`` quads apart, weighted by a hat that ends at the next ones.
 
-    values: (3, h, w), h and w multiples of the reach.
+    values: (h, w), multiples of the reach.
     """
-    for axis in (1, 2):
-        values = np.moveaxis(values, axis, 0)
-        result = np.zeros((len(values) // reach + 1, *values.shape[1:]), np.float32)
+    for _ in range(2):
+        result = np.zeros((len(values) // reach + 1, values.shape[1]), np.float32)
         for quad in range(reach):
             share = np.float32(quad / reach)
             result[:-1] += (1 - share) * values[quad::reach]
             result[1:] += share * values[quad::reach]
-        values = np.moveaxis(result, 0, axis)
+        values = result.T
     return values
 
 

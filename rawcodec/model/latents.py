@@ -162,11 +162,14 @@ def _channels_last(
     channels: int,
     height: int,
     width: int,
-    fill: int,
+    fill: int | None,
     dtype: torch.dtype,
     device: str | torch.device,
 ) -> Tensor:
+    """(1, C, H, W), channels last in memory. fill: None where all of it will be written."""
     shape = (1, height, width, channels)
+    if fill is None:
+        return torch.empty(shape, dtype=dtype, device=device).permute(0, 3, 1, 2)
     return torch.full(shape, fill, dtype=dtype, device=device).permute(0, 3, 1, 2)
 
 
@@ -182,8 +185,8 @@ class PlaneCodec:
     def _look(self, seen: PlaneInputs, fitted: FittedFilter | None) -> None:
         """Features of the JPEG, and the tone layer's prediction as the filter corrects it."""
         rows, columns = self.rows, self.columns
-        self._guide = self._padded(WIDTH, (rows, columns), 1)
-        self._half = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0)
+        self._guide = self._padded(WIDTH, (rows, columns), 1, None)
+        self._half = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0, None)
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
 
         def look(top: int, bottom: int) -> None:
@@ -220,7 +223,7 @@ class PlaneCodec:
         padded = self.prediction.copy()
         padded[: self.height, : self.width] = raw
         forward = self.run.model.forward.astype(np.int32)
-        latents = _channels_last(LATENTS, 2 * rows, 2 * columns, 0, torch.float32, "cpu")
+        latents = _channels_last(LATENTS, 2 * rows, 2 * columns, None, torch.float32, "cpu")
 
         def residual(top: int, bottom: int) -> None:
             part = slice(4 * top, 4 * bottom)
@@ -240,7 +243,7 @@ class PlaneCodec:
         activations = (ZERO + HYPER_GAIN * hyper).to(torch.uint8)
         activations = self.run.put(F.pad(activations, [1] * 4, value=ZERO))
         features = F.pad(network.hyper_features(self.run, activations), [1] * 4)
-        self._detail = self._padded(DETAIL_WIDTH, (2 * rows, 2 * columns), _MARGIN)
+        self._detail = self._padded(DETAIL_WIDTH, (2 * rows, 2 * columns), _MARGIN, 0)
         inner = self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
         across = -(-2 * columns // PATTERN)
         pattern = self.run.model.pattern.repeat(1, 1, across)[..., : 2 * columns]
@@ -268,8 +271,8 @@ class PlaneCodec:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
         rows, columns = self.rows, self.columns
         count = len(GROUPS[PASSES[number][0]])
-        mean = _channels_last(count, 2 * rows, 2 * columns, 0, torch.int16, "cpu")
-        scale = _channels_last(count, 2 * rows, 2 * columns, 0, torch.uint8, "cpu")
+        mean = _channels_last(count, 2 * rows, 2 * columns, None, torch.int16, "cpu")
+        scale = _channels_last(count, 2 * rows, 2 * columns, None, torch.uint8, "cpu")
         detail = self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
         def look(top: int, bottom: int) -> None:
@@ -343,10 +346,12 @@ class PlaneCodec:
         at = start - top + margin
         return slice(start, stop), slice(at, at + stop - start)
 
-    def _padded(self, channels: int, size: tuple[int, int], margin: int) -> Tensor:
-        """Activations of a picture of positions and the margin, zero: uint8 (1, channels, ...)."""
+    def _padded(
+        self, channels: int, size: tuple[int, int], margin: int, fill: int | None
+    ) -> Tensor:
+        """Activations of a picture of positions and the margin: uint8 (1, channels, ...)."""
         height, width = (n + 2 * margin for n in size)
-        return _channels_last(channels, height, width, 0, torch.uint8, self.run.device)
+        return _channels_last(channels, height, width, fill, torch.uint8, self.run.device)
 
 
 class TableCoder:

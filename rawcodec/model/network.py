@@ -109,8 +109,9 @@ def walk(
     through it, each with its own coder.
 
     steps: for each step (B, 1, h, w), 1 at the positions that belong to it.
-    known: zeros (B, 4, h, w). parameters_of: mean and scale of a pass, from
-    the latents that are known.
+    known: zeros (B, 4, h, w), which become the latents unless gradients are
+    wanted. parameters_of: mean and scale of a pass, from the latents that are
+    known.
     """
     assert len(steps) == STEPS
     everywhere = torch.ones_like(steps[0])
@@ -119,7 +120,12 @@ def walk(
         here = everywhere if step is None else steps[step]
         mean, scale = parameters_of(number, known)
         latents = coder.code(number, here, mean, scale)
-        update = torch.zeros_like(known)
-        update[:, channels] = latents * here
-        known = known + update
+        if step is not None:
+            latents = latents * here
+        if latents.requires_grad:
+            update = torch.zeros_like(known)
+            update[:, channels] = latents
+            known = known + update
+        else:  # nothing has to be remembered
+            known[:, channels] += latents
     return known

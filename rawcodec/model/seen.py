@@ -71,7 +71,14 @@ class PlaneInputs:
 
     def _sites(self, values: np.ndarray, part: slice) -> Tensor:
         """Rows of values (..., H, W), with the margin around the picture."""
-        return torch.from_numpy(values[..., self._down[part], :].take(self._across, axis=-1))[None]
+        rows = values[..., self._down[part], :]
+        result = np.empty((*rows.shape[:-1], len(self._across)), values.dtype)
+        # the picture itself lies there as it is
+        inside = slice(TRUNK_MARGIN, TRUNK_MARGIN + self.width)
+        result[..., inside] = rows
+        for margin in (slice(inside.start), slice(inside.stop, None)):
+            result[..., margin] = rows[..., self._across[margin]]
+        return torch.from_numpy(result)[None]
 
     def _mask(self, colours: np.ndarray) -> Callable[[int, int], Tensor]:
         """Which colour each site of a quad has: uint8 (1, 12, h, w) of rows of quads.
