@@ -454,7 +454,7 @@ def only(*exact: tuple[str, str]) -> Any:
 class Chosen:
     """A stand-in for ``Runner`` that tells what was chosen."""
 
-    def __init__(self, model: object, rate: int, kernel: str, device: str) -> None:
+    def __init__(self, model: object, rate: int, kernel: str, device: str, fine: int) -> None:
         self.rate, self.kernel, self.device = rate, kernel, device
 
 
