@@ -1041,7 +1041,7 @@ def test_every_latent_is_coded_once_from_what_is_known() -> None:
 
     def parameters_of(number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         assert number == len(seen)
-        seen.append(known)
+        seen.append(known.clone())
         return known, known
 
     zeros = torch.zeros((1, LATENTS, 6, 7), dtype=torch.int16)

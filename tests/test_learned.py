@@ -735,9 +735,9 @@ def test_a_kernel_that_is_not_exact_is_never_used(tiny: Pair, monkeypatch: pytes
     used: list[str] = []
 
     class Watched(learned.Runner):
-        def __init__(self, model: object, rate: int, kernel: str, device: str) -> None:
+        def __init__(self, model: object, rate: int, kernel: str, device: str, fine: int) -> None:
             used.append(kernel)
-            super().__init__(model, rate, kernel, device)  # type: ignore[arg-type]
+            super().__init__(model, rate, kernel, device, fine)  # type: ignore[arg-type]
 
     monkeypatch.setattr(learned, "Runner", Watched)
     assert np.array_equal(tiny.decode(), expected)

@@ -58,7 +58,7 @@ def run_all(pairs: Sequence[Pair], out: Path) -> None:
         "# Grids and the fitted filter",
         "Bits per site of whole sidecars / PSNR in dB (linear, black-subtracted, white = 1) of the "
         "mosaic: without both, with the grids of large areas, and with the filter that is fitted "
-        "to the photo too. The weights are the same, and they were trained with both.",
+        "to the photo too, all with the same weights.",
         f"{versions()} Made by `{COMMAND} --data FOLDER --out docs/results`.",
         table(["photo", "JPEG by", "quality", *(f"{way}:" for way in WAYS)], rows),
         *(_summary(quality, [b for b in bits if b[0] == quality]) for quality in QUALITIES),

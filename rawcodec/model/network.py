@@ -109,9 +109,8 @@ def walk(
     through it, each with its own coder.
 
     steps: for each step (B, 1, h, w), 1 at the positions that belong to it.
-    known: zeros (B, 4, h, w), which become the latents unless gradients are
-    wanted. parameters_of: mean and scale of a pass, from the latents that are
-    known.
+    known: zeros (B, 4, h, w), which become the latents where they are integers.
+    parameters_of: mean and scale of a pass, from the latents that are known.
     """
     assert len(steps) == STEPS
     everywhere = torch.ones_like(steps[0])
@@ -122,10 +121,10 @@ def walk(
         latents = coder.code(number, here, mean, scale)
         if step is not None:
             latents = latents * here
-        if latents.requires_grad:
+        if known.is_floating_point():  # training, which remembers what it saw
             update = torch.zeros_like(known)
             update[:, channels] = latents
             known = known + update
-        else:  # nothing has to be remembered
+        else:
             known[:, channels] += latents
     return known
