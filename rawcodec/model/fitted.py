@@ -65,16 +65,20 @@ class Coefficients:
     numbers: list[np.ndarray]
 
 
-def outputs(colours: np.ndarray) -> list[tuple[int, int]]:
-    """The sites of a quad, 0..3, and the colours that they have somewhere in the pattern."""
-    rows, columns = (np.lcm(QUAD, n) for n in colours.shape)
+def phases(colours: np.ndarray) -> list[tuple[int, ...]]:
+    """The colours of the sites of a quad, for each quad of the pattern, row by row."""
+    rows, columns = (int(np.lcm(QUAD, n)) for n in colours.shape)
     every = np.tile(colours, (rows // colours.shape[0], columns // colours.shape[1]))
     return [
-        (site, colour)
-        for site in range(LATENTS)
-        for colour in range(3)
-        if np.any(every[site // QUAD :: QUAD, site % QUAD :: QUAD] == colour)
+        tuple(int(c) for c in every[y : y + QUAD, x : x + QUAD].ravel())
+        for y in range(0, rows, QUAD)
+        for x in range(0, columns, QUAD)
     ]
+
+
+def outputs(colours: np.ndarray) -> list[tuple[int, int]]:
+    """The sites of a quad, 0..3, and the colours that they have somewhere in the pattern."""
+    return sorted({pair for quad in phases(colours) for pair in enumerate(quad)})
 
 
 def shapes(colours: np.ndarray) -> list[tuple[int, int]]:

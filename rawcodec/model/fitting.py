@@ -26,6 +26,7 @@ from .fitted import (
     Coefficients,
     activity,
     outputs,
+    phases,
     shapes,
 )
 from .seen import MARGIN, PlaneInputs
@@ -94,7 +95,7 @@ def fit(
         return None
     samples = _look(seen, raw, forward.astype(np.int32), step)
     every = outputs(colours)
-    phases = _phases(colours)
+    quads = phases(colours)
     possible = shapes(colours)
     finest = possible[-1]
     levels = [(samples.activity, finest[0]), (samples.luma, finest[1])]
@@ -102,15 +103,15 @@ def fit(
     group = np.zeros(len(samples.weight), int)  # by finest class, then by phase
     for (values, count), limits in zip(levels, thresholds, strict=True):
         group = group * count + np.searchsorted(limits, values, "right")
-    group = group * len(phases) + samples.phase
-    sums = _normals(samples, group, finest[0] * finest[1] * len(phases))
+    group = group * len(quads) + samples.phase
+    sums = _normals(samples, group, finest[0] * finest[1] * len(quads))
     # without a filter, all of the error is left
     best, least = None, _BITS * float(sum(part.energy.sum() for part in sums))
     for shape in possible:
         fewer = finest[0] // shape[0], finest[1] // shape[1]
         parts = [
             (functools.reduce(_Normal.__add__, (sums[i] for i in groups)), where)
-            for groups, where in _partition(shape, fewer, finest, phases, every).items()
+            for groups, where in _partition(shape, fewer, finest, quads, every).items()
         ]
         found, cost = _rounded(parts, [site for site, _ in every], samples.share, tables)
         kept = [
@@ -128,7 +129,7 @@ def _partition(
     shape: tuple[int, int],
     fewer: tuple[int, int],
     finest: tuple[int, int],
-    phases: list[tuple[int, ...]],
+    quads: list[tuple[int, ...]],
     every: list[tuple[int, int]],
 ) -> dict[tuple[int, ...], list[int]]:
     """By the groups of samples that they are fitted to, the outputs of the filter.
@@ -145,8 +146,8 @@ def _partition(
             for j in range(shade * fewer[1], (shade + 1) * fewer[1])
         ]
         for at, (site, colour) in enumerate(every):
-            of = [n for n, quad in enumerate(phases) if quad[site] == colour]
-            groups = tuple(i * len(phases) + n for i in inside for n in of)
+            of = [n for n, quad in enumerate(quads) if quad[site] == colour]
+            groups = tuple(i * len(quads) + n for i in inside for n in of)
             found.setdefault(groups, []).append(number * len(every) + at)
     return found
 
@@ -154,17 +155,6 @@ def _partition(
 def _thresholds(values: np.ndarray, count: int) -> np.ndarray:
     limits: np.ndarray = np.quantile(values, np.arange(1, count) / count, method="higher")
     return limits.astype(int)
-
-
-def _phases(colours: np.ndarray) -> list[tuple[int, ...]]:
-    """The colours of the sites of a quad, for each quad of the pattern, row by row."""
-    rows, columns = (int(np.lcm(QUAD, n)) for n in colours.shape)
-    every = np.tile(colours, (rows // colours.shape[0], columns // colours.shape[1]))
-    return [
-        tuple(int(c) for c in every[y : y + QUAD, x : x + QUAD].ravel())
-        for y in range(0, rows, QUAD)
-        for x in range(0, columns, QUAD)
-    ]
 
 
 def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) -> _Samples:
