@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import lzma
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
         return unpacked
 
     return find
+
+
+@pytest.fixture
+def no_overflow() -> Iterator[None]:
+    """What overflows, or divides by nothing, fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        yield

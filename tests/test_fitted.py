@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -48,12 +47,7 @@ FEW = 8
 """Bytes of a stream that says that there is no filter: the closing mark and words among them."""
 
 
-@pytest.fixture(autouse=True)
-def no_overflow() -> Iterator[None]:
-    """What overflows, or divides by nothing, fails."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        yield
+pytestmark = pytest.mark.usefixtures("no_overflow")
 
 
 @pytest.fixture(scope="module")

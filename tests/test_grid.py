@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,12 +43,7 @@ FEW = 12
 """Bytes of an encoder's closing mark and words: what a stream without nodes may take."""
 
 
-@pytest.fixture(autouse=True)
-def no_overflow() -> Iterator[None]:
-    """What overflows, or divides by nothing, fails."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        yield
+pytestmark = pytest.mark.usefixtures("no_overflow")
 
 
 @pytest.fixture(scope="module")
