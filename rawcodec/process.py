@@ -17,6 +17,10 @@ _M_TOP_PAD: Final = -2
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
+_TURN: Final = 1e-3
+"""Seconds that a thread of Python lets others wait: while PyTorch is imported, the work beside it
+asks for many short turns."""
+
 _ALLOCATIONS: Final = 200_000
 """Objects between two collections; PyTorch's import makes a million and no garbage."""
 
@@ -28,6 +32,7 @@ def tune() -> None:
     each anew, which clears every page; kept in one heap they are used again.
     """
     gc.set_threshold(_ALLOCATIONS)
+    sys.setswitchinterval(_TURN)
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # else another C library, which has its own ways

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -57,6 +56,7 @@ from .tables import (
     SHIFT_LIMIT,
     SHIFTED_TOGETHER,
     SILENT,
+    TOGETHER,
     EntropyCoder,
     Tables,
     split,
@@ -64,9 +64,6 @@ from .tables import (
 
 BAND = 16
 """Rows of blocks that are computed at a time; the result does not depend on it."""
-
-_CHOICES = 1 << 17
-"""Latents that are chosen at a time: few enough for the cache."""
 
 _WIDEST = HALVES[-1]
 """Largest residue that ``Tables.cost`` has."""
@@ -414,12 +411,11 @@ class TableCoder:
         """
         result = np.empty(len(latents), np.int32)
 
-        def part(start: int) -> None:
-            here = slice(start, start + _CHOICES)
-            result[here] = self._chosen(latents[here], mean[here], scale[here])
+        def choose(start: int, stop: int) -> None:
+            part = slice(start, stop)
+            result[part] = self._chosen(latents[part], mean[part], scale[part])
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            list(threads.map(part, range(0, len(latents), _CHOICES)))
+        over_bands(0, len(latents), TOGETHER, choose)
         return result
 
     def _best_shifts(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .bands import over_bands
 from .config import MEAN_UNIT, SCALES
 
 TOTAL = 1 << 16
@@ -35,6 +36,9 @@ _SHIFT_TABLE = np.array([*_SHIFTS, TOTAL - 2 * sum(_SHIFTS) - 1, *_SHIFTS[::-1],
 
 SHIFT_BITS = 16 - np.log2(_SHIFT_TABLE[:-1])
 """What a shift takes, from -7 to 7: float64 (15,)."""
+
+TOGETHER = 1 << 17
+"""Latents that are looked at at a time: few enough for the cache."""
 
 SILENT = 255
 """The size of a scale at which nothing is coded."""
@@ -131,7 +135,14 @@ class Tables:
         """Scales (n,) moved by the shifts; those that are silent stay."""
         every = np.arange(SCALES)
         moved = np.clip(every + np.repeat(shifts, SHIFTED_TOGETHER), 0, SCALES - 1)
-        return np.where(self.sizes == SILENT, every, moved).astype(np.uint8).take(scale)
+        table = np.where(self.sizes == SILENT, every, moved).astype(np.uint8)
+        result = np.empty_like(scale)
+
+        def move(start: int, stop: int) -> None:
+            result[start:stop] = table.take(scale[start:stop])
+
+        over_bands(0, len(scale), TOGETHER, move)
+        return result
 
     def code(
         self,
@@ -145,15 +156,37 @@ class Tables:
         Returns the latents. Those of a silent scale are not coded, and are
         their rounded mean.
         """
-        whole, fraction = split(mean)
-        row = self._row.reshape(-1).take(scale.astype(np.uint16) * np.uint16(MEAN_UNIT) + fraction)
-        spoken = np.flatnonzero(row != _NO_ROW)
-        if len(spoken) == len(row):
-            given = None if latents is None else latents - whole
-            return coder.code(given, self.rows, row) + whole
-        result = whole.astype(np.int32)
-        given = None if latents is None else latents[spoken] - whole[spoken]
-        result[spoken] += coder.code(given, self.rows, row[spoken])
+        count = len(mean)
+        rows = self._row.reshape(-1)
+        tops = range(0, count, TOGETHER)
+        spoken: list[npt.NDArray[np.intp] | slice] = [slice(None)] * len(tops)
+        coded: list[npt.NDArray[np.uint16]] = [rows[:0]] * len(tops)
+        given: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)] * len(tops)
+
+        def look_up(start: int, stop: int) -> None:
+            part, number = slice(start, stop), start // TOGETHER
+            whole, fraction = split(mean[part])
+            row = rows.take(scale[part].astype(np.uint16) * np.uint16(MEAN_UNIT) + fraction)
+            here = np.flatnonzero(row != _NO_ROW)
+            if len(here) < len(row):
+                spoken[number] = here
+                row, whole = row[here], whole[here]
+            coded[number] = row
+            if latents is not None:
+                given[number] = latents[part][spoken[number]] - whole
+
+        over_bands(0, count, TOGETHER, look_up)
+        ends = np.cumsum([0, *map(len, coded)])
+        symbols = None if latents is None else np.concatenate([given[0][:0], *given])
+        found = coder.code(symbols, self.rows, np.concatenate([rows[:0], *coded]))
+        result = np.empty(count, np.int32)
+
+        def put(start: int, stop: int) -> None:
+            part, number = slice(start, stop), start // TOGETHER
+            result[part] = split(mean[part])[0]
+            result[part][spoken[number]] += found[ends[number] : ends[number + 1]]
+
+        over_bands(0, count, TOGETHER, put)
         return result
 
     def best_scale(self, values: npt.NDArray[np.int32]) -> tuple[int, float]:

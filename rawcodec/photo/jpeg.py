@@ -199,6 +199,8 @@ def _decode(segments: list[_Segment]) -> np.ndarray:
     stripped = b"".join(_bytes(segments, keep=(_APP0, _APP14)))
     try:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(stripped)) as image:
+            # in one piece: between two, other threads of Python would take their turn
+            image.decodermaxblock = len(stripped)
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     # Pillow's plugin lets SyntaxError and struct.error out for broken headers.
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, struct.error) as error:

@@ -166,12 +166,13 @@ def _look_up(table: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     """Step 2: int32 companded values of a plane; rgb int32 (3, n), 0..4096."""
     cell = np.minimum(rgb >> _CELL_BITS, NODES - 2)
     fraction = rgb - (cell << _CELL_BITS)
-    base = (cell[0] * NODES + cell[1]) * NODES + cell[2]
+    # of the type that "take" wants, so that it need not convert it eight times
+    base = ((cell[0] * NODES + cell[1]) * NODES + cell[2]).astype(np.intp)
     flat = table.reshape(-1)
 
     def edge(offset: int) -> np.ndarray:
-        low = flat.take(base + offset)
-        return _lerp(low, flat.take(base + (offset + 1)), fraction[2], _CELL_BITS)
+        low, high = flat[offset:].take(base), flat[offset + 1 :].take(base)
+        return _lerp(low, high, fraction[2], _CELL_BITS)
 
     def face(offset: int) -> np.ndarray:
         return _lerp(edge(offset), edge(offset + NODES), fraction[1], _CELL_BITS)
@@ -194,10 +195,11 @@ def _gain(
     position *= LEVELS - 1
     level = np.minimum(position >> 12, LEVELS - 2)
     position -= level << 12
-    level *= maps.shape[1]
-    level += np.arange(maps.shape[1], dtype=np.int32)
+    sites = maps.shape[1]
+    place = level.astype(np.intp) * sites
+    place += np.arange(sites)
     flat = maps.reshape(-1)
-    return _lerp(flat.take(level), flat.take(level + maps.shape[1]), position, 12)
+    return _lerp(flat.take(place), flat[sites:].take(place), position, 12)
 
 
 def expand(values: np.ndarray, black: int, white: int) -> np.ndarray:
