@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rawcodec import learned
 from rawcodec.errors import DeviceError
 from rawcodec.model import kernels
-from rawcodec.model.config import LAYERS, PREDICTION_LIMIT, RATES, VALUE_MAX, Layer
+from rawcodec.model.config import (
+    LAYERS,
+    PICTURE_INPUTS,
+    PREDICTION_LIMIT,
+    RATES,
+    VALUE_MAX,
+    Layer,
+)
 from rawcodec.model.fitted import CHANNELS, OUTPUTS
-from rawcodec.model.kernels import KERNELS, FloatKernel, Int8Kernel, Weights
+from rawcodec.model.kernels import KERNELS, FloatKernel, Int8Kernel, Weights, folded
 from rawcodec.model.store import SUM_LIMIT, certify
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +47,13 @@ FILTERS = {
 }
 """Filters that are fitted to photos, with as many outputs as classes and colours make of them."""
 
-EVERY = LAYERS | FILTERS
+FOLDED = {
+    "folded trunk.0": replace(LAYERS["trunk.0"], inputs=PICTURE_INPUTS),
+    "a folded filter": replace(FILTERS["a filter of 12"], inputs=PICTURE_INPUTS),
+}
+"""Layers without the inputs that are the same all over the picture."""
+
+EVERY = LAYERS | FILTERS | FOLDED
 
 
 def in_integers(weights: Weights, x: np.ndarray) -> np.ndarray:
@@ -121,6 +135,20 @@ def test_a_layer_gives_the_integers(layer: Layer, kernel: str) -> None:
             assert found.dtype == (torch.int16 if layer.out == "value" else torch.uint8)
             assert np.array_equal(found.numpy(), expected)
     assert len(np.unique(expected)) > 1
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["trunk.0", "a filter of 12"])
+def test_a_layer_without_its_constant_inputs_gives_the_same(name: str, kernel: str) -> None:
+    skip_unless_there(kernel)
+    weights = hard_weights(EVERY[name])
+    x = hard_input(weights.layer, 9, 22)
+    constant = np.resize(np.array([64, 0, 127, 1], np.uint8), x.shape[1] - PICTURE_INPUTS)
+    x[:, PICTURE_INPUTS:] = constant[:, None, None]
+    less = folded(weights, torch.from_numpy(constant))
+    assert less.layer.inputs == PICTURE_INPUTS
+    found = KERNELS[kernel](less)(torch.from_numpy(x[:, :PICTURE_INPUTS]))
+    assert np.array_equal(found.numpy(), in_integers(weights, x))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -104,7 +104,8 @@ UP_WIDTH: Final = 24
 CONTEXT_WIDTH: Final = 32
 DETAIL_WIDTH: Final = 32
 CONTEXT_INPUTS: Final = 2 * LATENTS + 1
-INPUTS: Final = 40
+PICTURE_INPUTS: Final = 23
+INPUTS: Final = PICTURE_INPUTS + LATENTS + 3 * LATENTS + 1
 
 
 @dataclass(frozen=True)

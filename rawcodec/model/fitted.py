@@ -17,12 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ACTIVATION_MAX, LATENTS, PREDICTION_LIMIT, QUAD, ZERO, Layer
-from .kernels import Kernel, Weights
+from .config import (
+    ACTIVATION_MAX,
+    LATENTS,
+    PICTURE_INPUTS,
+    PREDICTION_LIMIT,
+    QUAD,
+    ZERO,
+    Layer,
+)
+from .kernels import Kernel, Weights, folded
 from .seen import MARGIN, PlaneInputs, Rows
 from .tables import TOTAL, EntropyCoder, Tables, code_scale
 
-CHANNELS = 27
+CHANNELS = PICTURE_INPUTS + LATENTS
 """The network's inputs that it takes, from the first: the guide, the tone, the plane before."""
 
 TAPS = 9
@@ -185,7 +193,10 @@ class FittedFilter:
     """A filter of a plane, ready to run."""
 
     def __init__(self, kernel: type[Kernel], seen: PlaneInputs, filter_: Coefficients) -> None:
-        self._layer = kernel(weights(filter_))
+        layer = weights(filter_)
+        if seen.constant is not None:
+            layer = folded(layer, seen.constant[: CHANNELS - PICTURE_INPUTS])
+        self._layer, self._channels = kernel(layer), layer.layer.inputs
         self._filter, self._mask = filter_, seen.mask
         self._outputs = outputs(seen.plane.colours)
 
@@ -198,7 +209,7 @@ class FittedFilter:
         in the picture. here: where ``near`` has them.
         """
         rows, columns = slice(here.start - 1, here.stop + 1), slice(MARGIN - 1, 1 - MARGIN)
-        planes = self._layer(put(near.inputs[:, :CHANNELS, rows, columns])).cpu()
+        planes = self._layer(put(near.inputs[:, : self._channels, rows, columns])).cpu()
         luma = near.luma[:, rows, columns]
         count = len(self._outputs)
         height, width = planes.shape[2:]

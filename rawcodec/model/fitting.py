@@ -45,7 +45,6 @@ _RIDGE = 1e-4
 """Of the mean square of an input, added to it."""
 
 _CONSTANT = float(ZERO)
-_INPUTS = CHANNELS * TAPS + 1
 _PART = 1 << 14
 _BITS = 0.5 / math.log(2)
 """Bits a site, of a relative change of the squared error."""
@@ -53,7 +52,8 @@ _BITS = 0.5 / math.log(2)
 
 @dataclass(frozen=True)
 class _Samples:
-    """Quads (n,): inputs uint8 (n, 9, 27), tap by tap; what to add to the sites, float32 (n, 4),
+    """Quads (n,): inputs uint8 (n, 9, c), tap by tap, of the first c channels, the others being
+    the same everywhere, which the constant stands for; what to add to the sites, float32 (n, 4),
     companded; the weight, float32; activity and brightness, int16; and the phase of the pattern."""
 
     inputs: np.ndarray
@@ -67,7 +67,8 @@ class _Samples:
 
 @dataclass
 class _Normal:
-    """Sums of products over some quads: (244, 244), (244, 4), (4,) and their number."""
+    """Sums of products over some quads, of the inputs and of a constant, and the quads' number:
+    (9 c + 1, 9 c + 1), (9 c + 1, 4) and (4,)."""
 
     squares: np.ndarray
     products: np.ndarray
@@ -184,13 +185,14 @@ def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) ->
         picked = np.sort(rng.choice(_STRIP * width, each, replace=False))
         y, x = np.divmod(picked, width)
         planes = np.ascontiguousarray(rows.inputs[0, :CHANNELS].permute(1, 2, 0).numpy())
+        channels = planes.shape[2]
         across = planes.shape[1]
         at = (y[:, None, None] + 1 + near[:, None]) * across + x[:, None, None] + MARGIN + near
         strip = slice(MARGIN - 1, MARGIN + width + 1)
         varies = activity(rows.luma[:, :, strip])[0].numpy()
         luma = rows.luma[0, 1:-1, MARGIN : MARGIN + width].numpy()
         parts[number] = (
-            planes.reshape(-1, CHANNELS).take(at.reshape(each, TAPS), axis=0),
+            planes.reshape(-1, channels).take(at.reshape(each, TAPS), axis=0),
             wanted[y, x],
             weight[y, x],
             varies[y, x],
@@ -237,14 +239,16 @@ def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]
     ends = np.cumsum(np.bincount(group, minlength=groups))
     starts = np.concatenate([[0], ends[:-1]])
     results = [_Normal(np.empty(0), np.empty(0), np.empty(0), 0.0)] * groups
+    channels = samples.inputs.shape[2]
+    count = TAPS * channels + 1
     # by channel, then by tap, as weights are
-    turn = np.append(np.arange(TAPS * CHANNELS).reshape(TAPS, CHANNELS).T.ravel(), _INPUTS - 1)
+    turn = np.append(np.arange(count - 1).reshape(TAPS, channels).T.ravel(), count - 1)
 
     def add_up(number: int, _: int) -> None:
         start, end = int(starts[number]), int(ends[number])
-        sums = _Normal(np.zeros((_INPUTS, _INPUTS)), np.zeros((_INPUTS, LATENTS)),
+        sums = _Normal(np.zeros((count, count)), np.zeros((count, LATENTS)),
                        np.zeros(LATENTS), samples.share * (end - start))  # fmt: skip
-        inputs = np.empty((_PART, _INPUTS), np.float32)
+        inputs = np.empty((_PART, count), np.float32)
         inputs[:, -1] = _CONSTANT
         for first in range(start, end, _PART):
             part = order[first : min(first + _PART, end)]
@@ -288,6 +292,8 @@ def _rounded(
     parts: sums, and the outputs that they are of. sites: of the outputs of a class.
     """
     count = sum(len(where) for _, where in parts)
+    inputs = len(parts[0][0].squares)
+    channels = inputs // TAPS
     solved, steps, largest = [], [], 0.0
     for sums, where in parts:
         size = np.sqrt(np.maximum(np.diag(sums.squares), 1e-9))
@@ -300,7 +306,7 @@ def _rounded(
         largest = max(largest, float(np.abs(weights[:-1]).max()))
     # the constant is not an input of the layer: its unit is that of the sums
     by_channel = np.mean(steps, 0)
-    wide = np.append(by_channel[:-1].reshape(CHANNELS, TAPS).mean(1), by_channel[-1])
+    wide = np.append(by_channel[:-1].reshape(channels, TAPS).mean(1), by_channel[-1])
     wide[-1] += math.log2(_CONSTANT)
     unit = math.log2(PREDICTION_UNIT)
     shift = math.ceil(unit - wide.min())
@@ -308,13 +314,13 @@ def _rounded(
     shift = min(max(shift, 0), SHIFT_LIMIT)
     octaves = np.clip(np.rint(wide - unit + shift), 0, OCTAVES - 1).astype(int)
     step = np.exp2(octaves + unit - shift)
-    limit = np.append(np.full(CHANNELS, ACTIVATION_MAX), CONSTANT_LIMIT) >> octaves
+    limit = np.append(np.full(channels, ACTIVATION_MAX), CONSTANT_LIMIT) >> octaves
     each = np.append(np.repeat(step[:-1], TAPS), step[-1] / _CONSTANT)
     limits = np.append(np.repeat(limit[:-1], TAPS), limit[-1])
-    numbers = np.zeros((_INPUTS, count))
+    numbers = np.zeros((inputs, count))
     cost = 0.0
     for (sums, where), (upper, weights) in zip(parts, solved, strict=True):
-        for i in range(_INPUTS):
+        for i in range(inputs):
             number = np.clip(np.rint(weights[i] / each[i]), -limits[i], limits[i])
             numbers[i, where] = number
             missed = (weights[i] - number * each[i]) / upper[i, i]
@@ -324,11 +330,13 @@ def _rounded(
         left = np.einsum("io,ij,jo->o", final, sums.squares, final)
         left += sums.energy[chosen] - 2 * (final * sums.products[:, chosen]).sum(0)
         # what was fitted to the samples does not hold as well for the other quads
-        left *= 1 + 2 * max(share - 1, 0) * _INPUTS / max(sums.count, 1)
+        left *= 1 + 2 * max(share - 1, 0) * inputs / max(sums.count, 1)
         cost += _BITS * float(left.sum())
     whole = numbers.astype(np.int32)
-    coded = [part.reshape(TAPS, count).T.ravel() for part in np.split(whole[:-1], CHANNELS)]
-    coded.append(whole[-1])
+    coded = [part.reshape(TAPS, count).T.ravel() for part in np.split(whole[:-1], channels)]
+    others = CHANNELS - channels
+    coded += [np.zeros(TAPS * count, np.int32)] * others + [whole[-1]]
+    octaves = np.insert(octaves, channels, [0] * others)
     scales = []
     for part in coded:
         scale, bits = tables.best_scale(part)

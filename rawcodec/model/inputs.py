@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .config import ACTIVATION_MAX, INPUTS, ZERO
+from .config import ACTIVATION_MAX, PICTURE_INPUTS, ZERO
 
 
 def blocks(sites: Tensor) -> Tensor:
@@ -42,6 +42,11 @@ def inputs(guide: Tensor, tone: Tensor, mask: Tensor, missing: Tensor, earlier: 
     8-bit pixels do not fit 7-bit activations: a block's mean per colour and
     the differences from it enter apart (design, section 4).
     """
+    return torch.cat([picture_inputs(guide, tone), other_inputs(mask, missing, earlier)], 1)
+
+
+def picture_inputs(guide: Tensor, tone: Tensor) -> Tensor:
+    """The first 23 of the :func:`inputs`, of the JPEG and the tone layer."""
     colours = blocks(guide)  # B, 3, 4, H/2, W/2
     mean = (colours.sum(2, dtype=torch.int16) + 2) >> 2
     detail = (colours - mean[:, :, None]) >> 3
@@ -53,13 +58,17 @@ def inputs(guide: Tensor, tone: Tensor, mask: Tensor, missing: Tensor, earlier: 
         _signed(detail.flatten(1, 2)),
         (values >> 8).clamp(0, ACTIVATION_MAX),
         _signed(texture),
-        _signed(blocks(earlier) >> 5),
-        mask * ZERO,
-        missing * ZERO,
     )
     result = torch.cat([part.to(torch.uint8) for part in parts], 1)
-    assert result.shape[1] == INPUTS
+    assert result.shape[1] == PICTURE_INPUTS
     return result
+
+
+def other_inputs(mask: Tensor, missing: Tensor, earlier: Tensor) -> Tensor:
+    """The rest of the :func:`inputs`, which for many planes are the same everywhere."""
+    return torch.cat(
+        [_signed(blocks(earlier) >> 5).to(torch.uint8), mask * ZERO, missing * ZERO], 1
+    )
 
 
 def _signed(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ that transforms its inputs (Winograd, FFT): the kernels here avoid them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from abc import ABC, abstractmethod
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import PREDICTION_LIMIT, VALUE_MAX, Layer
+from .config import PICTURE_INPUTS, PREDICTION_LIMIT, VALUE_MAX, Layer
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class Weights:
     def scale(self) -> Tensor:
         """float32 (outputs,): 2^-shift."""
         return torch.exp2(-self.shift.float())
+
+
+def folded(weights: Weights, constant: Tensor) -> Weights:
+    """A layer without its last inputs, which are ``constant``: uint8 (n,), all over the picture.
+
+    Its integers are the same: what these inputs would add to a sum is added to its bias.
+    """
+    layer, kept = weights.layer, weights.layer.inputs - len(constant)
+    added = (weights.weight[:, kept:].sum((2, 3)) * constant).sum(1)
+    return Weights(
+        dataclasses.replace(layer, inputs=kept),
+        weights.weight[:, :kept].contiguous(),
+        weights.shift,
+        weights.bias + added.to(torch.int32),
+    )
 
 
 class Kernel(ABC):
@@ -182,6 +198,7 @@ _TRIALS = (
     Layer(16, 32, 2, stride=2),
     Layer(80, 8, 1, out="value", limit=VALUE_MAX),
     Layer(27, 32, 3, out="value", limit=PREDICTION_LIMIT),
+    Layer(PICTURE_INPUTS, 32, 3),
 )
 
 

@@ -47,7 +47,7 @@ from .config import (
 )
 from .fitted import Coefficients, FittedFilter
 from .inputs import blocks, unblocks
-from .kernels import KERNELS, Kernel
+from .kernels import KERNELS, Kernel, Weights, folded
 from .seen import MARGIN, PlaneInputs
 from .store import COMPANDED, DOMAIN, Model
 from .tables import (
@@ -101,9 +101,11 @@ class Runner:
         self.model, self.rate, self.device = model, rate, torch.device(device)
         self.kernel = KERNELS[kernel]
         self.kind = working_type(self.device)
-        self._layers: dict[str, Kernel] = {
-            name: self.kernel(model.weights(name, rate)) for name in LAYERS
-        }
+        self._layers: dict[str, Kernel] = {name: self.kernel(self.weights(name)) for name in LAYERS}
+
+    def weights(self, name: str) -> Weights:
+        """The integers of a layer at this rate."""
+        return self.model.weights(name, self.rate)
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
         """Activations of a layer, uint8 (B, C, h, w), or int16 values; on the device."""
@@ -182,13 +184,20 @@ class PlaneCodec:
     def _look(self, seen: PlaneInputs, fitted: FittedFilter | None) -> None:
         """Features of the JPEG, and the tone layer's prediction as the filter corrects it."""
         rows, columns = self.rows, self.columns
+        layer: network.LayerFunction = self.run
+        if seen.constant is not None:
+            first = self.run.kernel(folded(self.run.weights("trunk.0"), seen.constant))
+
+            def layer(name: str, x: Tensor) -> Tensor:
+                return first(x) if name == "trunk.0" else self.run(name, x)
+
         self._guide = self._padded(WIDTH, (rows, columns), 1, None)
         self._half = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0, None)
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
 
         def look(top: int, bottom: int) -> None:
             near = seen(2 * top - _REACH, 2 * bottom + _REACH)
-            half = network.half_features(self.run, self.run.put(near.inputs))
+            half = network.half_features(layer, self.run.put(near.inputs))
             self._guide[:, :, top + 1 : bottom + 1] = network.guide_features(self.run, half)
             first, last = max(2 * top, 0), min(2 * bottom, 2 * rows)
             if first < last:

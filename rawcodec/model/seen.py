@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .config import BLOCK, HYPER_BLOCK, QUAD, TRUNK_MARGIN
-from .inputs import blocks, inputs
+from .inputs import blocks, inputs, other_inputs, picture_inputs
 from .view import PlaneView
 
 MARGIN = TRUNK_MARGIN // QUAD
@@ -22,7 +22,8 @@ MARGIN = TRUNK_MARGIN // QUAD
 class Rows:
     """Some rows of quads, h of them, with ``MARGIN`` more at both ends: w columns.
 
-    inputs: uint8 (1, 40, h, w), see :func:`.inputs.inputs`. tone: int32 (1, 2h, 2w), the companded
+    inputs: uint8 (1, 40, h, w), see :func:`.inputs.inputs`; where the plane has ``constant``
+    inputs, (1, 23, h, w), without those. tone: int32 (1, 2h, 2w), the companded
     values. luma: int16 (1, h, w), the JPEG's brightness, 0..4080.
     """
 
@@ -31,10 +32,16 @@ class Rows:
     luma: Tensor
 
 
+def _repeats(colours: np.ndarray) -> bool:
+    """Whether a pattern of colours is the same in every quad."""
+    return all(QUAD % length == 0 for length in colours.shape)
+
+
 class PlaneInputs:
     """A plane as the networks see it: reflected at its edges, and filled to whole blocks.
 
-    rows, columns: of blocks of 4x4 sites, those of whole hyper-blocks.
+    rows, columns: of blocks of 4x4 sites, those of whole hyper-blocks. constant: uint8 (17,), the
+    last of the inputs where they are the same at all quads, else None.
     """
 
     def __init__(self, plane: PlaneView, earlier: np.ndarray | None) -> None:
@@ -51,12 +58,21 @@ class PlaneInputs:
             for n, whole in ((self.height, self.rows), (self.width, self.columns))
         )
         self.mask = self._mask(plane.colours)
+        self.constant: Tensor | None = None
+        if earlier is None and plane.reached is None and _repeats(plane.colours):
+            none = torch.zeros((1, 1, QUAD, QUAD), dtype=torch.uint8)
+            same = other_inputs(self.mask(0, 1)[..., :1], none[..., :1, :1], none[0])
+            self.constant = same.flatten()
 
     def __call__(self, first: int, last: int) -> Rows:
         """Rows of quads from ``first`` to ``last``; from -``MARGIN`` on, row 0 is the picture's."""
         part = slice(QUAD * (first + MARGIN), QUAD * (last + MARGIN))
         guide = self._sites(self.plane.guide, part)
         tone = self._sites(self.plane.tone.view(np.int16), part).to(torch.int32) & 0xFFFF
+        mean = (blocks(guide).sum(2, dtype=torch.int16) + 2) >> 2
+        luma = (mean[:, 0] + 2 * mean[:, 1] + mean[:, 2]) >> 2
+        if self.constant is not None:
+            return Rows(picture_inputs(guide, tone), tone, luma)
         shape = (1, 1, last - first, len(self._across) // QUAD)
         missing = torch.zeros(shape, dtype=torch.uint8)
         if self.plane.reached is not None:
@@ -66,8 +82,7 @@ class PlaneInputs:
         if self._earlier is not None:
             earlier = self._sites(self._earlier, part)
         seen = inputs(guide, tone, self.mask(first, last), missing, earlier)
-        mean = (blocks(guide).sum(2, dtype=torch.int16) + 2) >> 2
-        return Rows(seen, tone, (mean[:, 0] + 2 * mean[:, 1] + mean[:, 2]) >> 2)
+        return Rows(seen, tone, luma)
 
     def _sites(self, values: np.ndarray, part: slice) -> Tensor:
         """Rows of values (..., H, W), with the margin around the picture."""

@@ -161,7 +161,8 @@ class Tables:
         tops = range(0, count, TOGETHER)
         spoken: list[npt.NDArray[np.intp] | slice] = [slice(None)] * len(tops)
         coded: list[npt.NDArray[np.uint16]] = [rows[:0]] * len(tops)
-        given: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)] * len(tops)
+        nothing = np.zeros(0, np.int32)
+        given = [nothing] * len(tops)
 
         def look_up(start: int, stop: int) -> None:
             part, number = slice(start, stop), start // TOGETHER
@@ -177,7 +178,7 @@ class Tables:
 
         over_bands(0, count, TOGETHER, look_up)
         ends = np.cumsum([0, *map(len, coded)])
-        symbols = None if latents is None else np.concatenate([given[0][:0], *given])
+        symbols = None if latents is None else np.concatenate([nothing, *given])
         found = coder.code(symbols, self.rows, np.concatenate([rows[:0], *coded]))
         result = np.empty(count, np.int32)
 
