@@ -34,7 +34,7 @@ def _only(way: str) -> Iterator[None]:
         if way == "neither":
             found = layer.grid.GridFit
             stack.enter_context(
-                patch.object(layer.grid, "GridFit", lambda wrong, of: found(0 * wrong, of))
+                patch.object(layer.grid, "GridFit", lambda wrong, *of: found(0 * wrong, *of))
             )
         yield
 

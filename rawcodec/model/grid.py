@@ -156,10 +156,15 @@ def _rows(nodes: np.ndarray, top: int, bottom: int, columns: int) -> np.ndarray:
 
 
 class GridFit:
-    """What the encoder knows: the mean error around the nodes of every level."""
+    """What the encoder knows: the mean error around the nodes of every level, and its weight."""
 
-    def __init__(self, residual: np.ndarray, colours: np.ndarray) -> None:
-        """residual: float32 (H, W), in the residual's domain. colours: uint8, repeating pattern."""
+    def __init__(self, residual: np.ndarray, colours: np.ndarray, step: int) -> None:
+        """residual: float32 (H, W), in the residual's domain. colours: uint8, repeating pattern.
+        step: of the latents, there.
+
+        Where errors vary by v around what is smooth of them, latents take log2(1 + 12 (v +
+        smooth^2) / step^2) / 2 bits a site: it counts for less, the more v is.
+        """
         height, width = residual.shape
         reach = SPACINGS[-1]  # quads
         down, across = (-(-n // 2) for n in (height, width))
@@ -168,7 +173,8 @@ class GridFit:
         sums, weights = np.empty(shape, np.float32), np.empty(shape, np.float32)
 
         def add_up(colour: int, _: int) -> None:
-            values, count = np.zeros((2, tall, wide), np.float32)
+            values, squares, count = np.zeros((3, tall, wide), np.float32)
+            parts = []
             for site in range(4):
                 part = residual[site // 2 :: 2, site % 2 :: 2]
                 here = np.s_[: part.shape[0], : part.shape[1]]
@@ -176,7 +182,15 @@ class GridFit:
                     if found == colour:
                         values[here] += part if mask is None else part * mask
                         count[here] += 1 if mask is None else mask
-            sums[colour], weights[colour] = _around(values, reach), _around(count, reach)
+                        parts.append((part, here, mask))
+            total, sites = _around(values, reach), _around(count, reach)
+            behind = np.maximum(sites, np.float32(1e-3))
+            smooth = _between(total / behind, reach)
+            for part, here, mask in parts:
+                apart = np.square(part - smooth[here])
+                squares[here] += apart if mask is None else apart * mask
+            share = step**2 / (step**2 + 12 * _around(squares, reach) / behind)
+            sums[colour], weights[colour] = total * share, sites * share
 
         over_bands(0, 3, 1, add_up)
         self._levels: list[tuple[np.ndarray, np.ndarray]] = []
@@ -191,7 +205,7 @@ class GridFit:
             self._levels.insert(0, (sums, weights))
 
     def wanted(self, level: int, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What to add to the nodes of a level, and the sites behind it: (3, rows, columns)."""
+        """What to add to the nodes of a level, and how much it counts: (3, rows, columns)."""
         sums, weights = self._levels[level]
         mean = sums / np.maximum(weights, 1e-3) * (1 << FRACTION)
         down, across = self._shares[level]
@@ -285,6 +299,17 @@ def _around(values: np.ndarray, reach: int) -> np.ndarray:
             result[1:] += share * values[quad::reach]
         values = result.T
     return values
+
+
+def _between(nodes: np.ndarray, reach: int) -> np.ndarray:
+    """Nodes interpolated at quads, ``reach`` to each: (h, w), multiples of the reach."""
+    for _ in range(2):
+        result = np.empty((reach * (len(nodes) - 1), nodes.shape[1]), np.float32)
+        for quad in range(reach):
+            share = np.float32(quad / reach)
+            result[quad::reach] = (1 - share) * nodes[:-1] + share * nodes[1:]
+        nodes = result.T
+    return nodes
 
 
 def _coarser(sums: np.ndarray) -> np.ndarray:

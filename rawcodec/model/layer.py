@@ -129,7 +129,7 @@ def _levelled(
             np.subtract(real.take(raw[part]), real.take(plane.tone[part]), out=residual[part])
 
         over_bands(0, height, _ROWS, compare)
-        fit = grid.GridFit(residual, plane.colours)
+        fit = grid.GridFit(residual, plane.colours, int(run.steps[0, 0]))
     size = -(-height // 2), -(-width // 2)
     nodes = grid.code(coder, model.tables, int(run.steps[0, 0]), size, fit)
     if not nodes.any():
