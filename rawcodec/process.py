@@ -31,6 +31,9 @@ def tune() -> None:
     A photo's bands are megabytes that come and go. By default the C library asks the system for
     each anew, which clears every page; kept in one heap they are used again.
     """
+    # the work is split among threads as a whole; those of libraries would wait, and spin
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gc.set_threshold(_ALLOCATIONS)
     sys.setswitchinterval(_TURN)
     if sys.platform == "linux":

@@ -25,8 +25,6 @@ FRACTION = 4
 NODE_LIMIT = 1 << 20
 """Largest magnitude of a node: all of the residual's domain, with the fraction."""
 
-_BAND = 64
-
 
 def code(
     coder: EntropyCoder, tables: Tables, step: int, size: tuple[int, int], fit: GridFit | None
@@ -102,26 +100,18 @@ class _Echo:
         return symbols
 
 
-def add(sites: np.ndarray, nodes: np.ndarray, colours: np.ndarray) -> None:
-    """Add what the finest nodes make of every site: int32 (H, W), in place.
+def add(sites: np.ndarray, nodes: np.ndarray, colours: np.ndarray, top: int = 0) -> None:
+    """Add what the finest nodes make of rows of sites: int32 (h, W), in place.
 
-    colours: uint8, the repeating pattern of the sites' colours.
+    colours: uint8, the repeating pattern of the sites' colours. top: the first of the rows, even.
     """
     height, width = sites.shape
-    quads = -(-width // 2)
-
-    def add_rows(top: int, bottom: int) -> None:
-        added = _rows(nodes, top, bottom, quads)
-        for site in range(4):
-            y = np.arange(2 * top + site // 2, min(2 * bottom, height), 2)
-            x = np.arange(site % 2, width, 2)
-            if not len(y) or not len(x):
-                continue
-            for colour, mask in _masks(np.roll(colours, -2 * top, 0), site, (len(y), len(x))):
-                chosen = added[colour, : len(y), : len(x)]
-                sites[y[0] : y[-1] + 1 : 2, x[0] :: 2] += chosen if mask is None else chosen * mask
-
-    over_bands(0, -(-height // 2), _BAND, add_rows)
+    added = _rows(nodes, top // 2, (top + height + 1) // 2, -(-width // 2))
+    for site in range(4):
+        part = sites[site // 2 :: 2, site % 2 :: 2]
+        here = np.s_[: part.shape[0], : part.shape[1]]
+        for colour, mask in _masks(np.roll(colours, -top, 0), site, part.shape):
+            part += added[colour][here] if mask is None else added[colour][here] * mask
 
 
 def _masks(

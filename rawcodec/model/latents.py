@@ -25,7 +25,6 @@ from .config import (
     BLOCK,
     CONTEXT_INPUTS,
     CORRECTION_BITS,
-    DETAIL_WIDTH,
     DISTORTION_WEIGHT,
     FINE,
     GROUPS,
@@ -192,7 +191,9 @@ class PlaneCodec:
                 return first(x) if name == "trunk.0" else self.run(name, x)
 
         self._guide = self._padded(WIDTH, (rows, columns), 1, None)
-        self._half = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0, None)
+        # what is known of quads: of the JPEG for now, with room for the synthesis around it
+        self._detail = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), _MARGIN, 0)
+        inner = self._inner
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
 
         def look(top: int, bottom: int) -> None:
@@ -204,7 +205,7 @@ class PlaneCodec:
                 # of the rows in the picture
                 start = first - 2 * top + _REACH
                 here = slice(start, start + last - first)
-                self._half[:, :, first:last] = half[:, :, here.start - 2 : here.stop - 2, 6:-6]
+                inner[:, :, first:last] = half[:, :, here.start - 2 : here.stop - 2, 6:-6]
                 sites = near.tone[:, 2 * here.start : 2 * here.stop, 2 * MARGIN : -2 * MARGIN]
                 if fitted is not None:
                     added = fitted(self.run.put, near, first, here)
@@ -244,13 +245,15 @@ class PlaneCodec:
         return latents, hyper
 
     def know(self, hyper: Tensor) -> None:
-        """Take the hyper-latents, int32 (1, 8, h / 8, w / 8): the entropy model, and the order."""
+        """Take the hyper-latents, int32 (1, 8, h / 8, w / 8): the entropy model, and the order.
+
+        Once: features of the JPEG become those of both.
+        """
         rows, columns = self.rows, self.columns
         activations = (ZERO + HYPER_GAIN * hyper).to(torch.uint8)
         activations = self.run.put(F.pad(activations, [1] * 4, value=ZERO))
         features = F.pad(network.hyper_features(self.run, activations), [1] * 4)
-        self._detail = self._padded(DETAIL_WIDTH, (2 * rows, 2 * columns), _MARGIN, 0)
-        inner = self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        inner = self._inner
         across = -(-2 * columns // PATTERN)
         pattern = self.run.model.pattern.repeat(1, 1, across)[..., : 2 * columns]
         order = torch.empty((2 * rows, 2 * columns), dtype=torch.uint8)
@@ -259,7 +262,7 @@ class PlaneCodec:
             near = slice(top, bottom + 2)
             here = slice(2 * top, 2 * bottom)
             base = network.base_features(self.run, self._guide[:, :, near], features[:, :, near])
-            detail = network.detail_features(self.run, self._half[:, :, here], base)
+            detail = network.detail_features(self.run, inner[:, :, here], base)
             inner[:, :, here] = detail
             noise = pattern[:, torch.arange(here.start, here.stop) % PATTERN]
             scores = self.run("order", detail)[0].cpu().to(torch.int32) + noise
@@ -270,8 +273,14 @@ class PlaneCodec:
             order[here] = chosen
 
         _over_bands(self.run, 0, rows, know)
+        del self._guide  # its memory serves what follows
         self.steps = [(order == step)[None, None].to(torch.int16) for step in range(STEPS)]
         self._first = (order == 0)[None, None].to(torch.uint8) * ACTIVATION_MAX
+
+    @property
+    def _inner(self) -> Tensor:
+        """What is known of the picture's quads: (1, 32, h, w), a view."""
+        return self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
     def parameters(self, number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
@@ -279,7 +288,7 @@ class PlaneCodec:
         count = len(GROUPS[PASSES[number][0]])
         mean = _channels_last(count, 2 * rows, 2 * columns, None, torch.int16, "cpu")
         scale = _channels_last(count, 2 * rows, 2 * columns, None, torch.uint8, "cpu")
-        detail = self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        detail = self._inner
 
         def look(top: int, bottom: int) -> None:
             here = slice(2 * top, 2 * bottom)

@@ -134,18 +134,14 @@ def _levelled(
     nodes = grid.code(coder, model.tables, int(run.steps[0, 0]), size, fit)
     if not nodes.any():
         return plane
-    forward, sites = model.forward.astype(np.int32), np.empty(plane.tone.shape, np.int32)
-    tone = np.empty(plane.tone.shape, np.uint16)
+    forward, tone = model.forward.astype(np.int32), np.empty(plane.tone.shape, np.uint16)
 
-    def there(top: int, bottom: int) -> None:
-        sites[top:bottom] = forward.take(plane.tone[top:bottom])
+    def correct(top: int, bottom: int) -> None:
+        sites = forward.take(plane.tone[top:bottom])
+        grid.add(sites, nodes, plane.colours, top)
+        tone[top:bottom] = model.back.take(np.clip(sites, 0, DOMAIN - 1, out=sites))
 
-    def back(top: int, bottom: int) -> None:
-        tone[top:bottom] = model.back.take(np.clip(sites[top:bottom], 0, DOMAIN - 1))
-
-    over_bands(0, height, _ROWS, there)
-    grid.add(sites, nodes, plane.colours)
-    over_bands(0, height, _ROWS, back)
+    over_bands(0, height, _ROWS, correct)
     return replace(plane, tone=tone)
 
 
