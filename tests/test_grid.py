@@ -281,15 +281,15 @@ def test_what_is_added_lies_between_the_nodes(tables: Tables) -> None:
     assert np.abs(found - expected).max() < 1
 
 
-@pytest.mark.parametrize("band", [1, 2, 3, 7, 61, 1000])
-def test_bands_do_not_change_what_is_added(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("band", [2, 4, 6, 14, 122, 2000])
+def test_bands_do_not_change_what_is_added(band: int) -> None:
     for size in ((1, 1), (2, 3), (131, 40), (260, 33)):
         for colours in (BAYER, PATTERNS["X-Trans"]):
             nodes = nodes_for(size)
-            expected = added(nodes, size, colours)
-            with monkeypatch.context() as patch:
-                patch.setattr(grid, "_BAND", band)
-                assert np.array_equal(added(nodes, size, colours), expected)
+            sites = np.zeros(size, np.int32)
+            for top in range(0, size[0], band):
+                grid.add(sites[top : top + band], nodes, colours, top)
+            assert np.array_equal(sites, added(nodes, size, colours))
 
 
 def test_what_is_added_is_added() -> None:
