@@ -170,7 +170,7 @@ def _cli() -> None:
     "--bpp",
     type=click.FloatRange(0, 32, min_open=True),
     callback=lambda _context, _option, value: _number(value),
-    help="Bits per photosite, within 5%, in the place of a quality.",
+    help="Bits per photosite, within 5% as a rule, in the place of a quality.",
 )
 @click.option(
     "--max-bytes",
@@ -316,7 +316,7 @@ def info(sidecars: tuple[str, ...], as_json: bool) -> int:
             if as_json:
                 import json
 
-                click.echo(json.dumps(found.to_json(), allow_nan=False))
+                _write(json.dumps(found.to_json(), allow_nan=False))
             else:
                 for line in _description(found):
                     _say(line)
@@ -360,7 +360,17 @@ def _named_after(path: Path, suffix: str) -> Path:
 
 
 def _say(line: str) -> None:
-    click.echo(_printable(line))
+    _write(_printable(line))
+
+
+def _write(line: str) -> None:
+    """A line on standard output, which may be a file on a full disk."""
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        raise  # who reads has seen enough; click ends the program for it
+    except OSError as error:
+        raise OutputError(f"standard output: {error.strerror}; check where it goes") from error
 
 
 def _complain(line: str) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,28 @@ def test_a_closed_pipe_is_quiet(photo: Path) -> None:
     )
     os.close(writer)
     assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_output_to_a_full_disk_is_refused(photo: Path, form: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rawcodec", "info", *form, "photo.rmeta"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=photo,
+            env=ENVIRONMENT,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(rb"standard output: [^\n]+; [^\n]+\n", done.stderr)
+
+
+def test_closed_output_does_not_matter(photo: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m rawcodec info photo.rmeta"
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(f"{command} {closed}", shell=True, cwd=photo, env=ENVIRONMENT)
+        assert done.returncode == 0
 
 
 # Usage

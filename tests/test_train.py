@@ -184,7 +184,7 @@ class _Given:
 def _scene(kind: str, spot: float = 9000) -> tuple[PlaneView, np.ndarray | None, np.ndarray]:
     """A plane of 64 x 48 sites, what the plane before was decoded to, and the raw.
 
-    Of its noise, and of a brighter spot, the JPEG knows nothing.
+    Of its noise, of a brighter spot and of a brighter half, the JPEG knows nothing.
     """
     rng = np.random.default_rng(5)
     height, width = 64, 48
@@ -196,6 +196,7 @@ def _scene(kind: str, spot: float = 9000) -> tuple[PlaneView, np.ndarray | None,
     tone = np.clip(46000 * light + rng.normal(0, 600, light.shape), 0, 46340).astype(np.uint16)
     surprise = rng.normal(0, 500, tone.shape)
     surprise[20:26, 9:16] += spot
+    surprise[:, width // 2 :] += spot / 3
     raw = np.clip(tone + surprise, 0, 46340).astype(np.uint16)
     reached = earlier = None
     if kind == "xtrans":
@@ -593,17 +594,10 @@ def small():
 
 
 class _Unturned:
-    """In the place of a random generator: patches are not flipped, and of a given colour."""
-
-    def __init__(self, colour: int = 0) -> None:
-        self.colour = colour
+    """In the place of a random generator: patches are not flipped."""
 
     def random(self) -> float:
         return 1.0
-
-    def choice(self, colours: tuple[int, ...]) -> int:
-        assert self.colour in colours
-        return self.colour
 
 
 def _frame(cfa: tuple[str, ...], *, reached: bool = True) -> data.Frame:
@@ -647,9 +641,9 @@ def test_a_patch_is_a_part_of_its_frame(kind, rate):
     letters = np.array([list(row) for row in sensor.cfa]) if sensor.cfa else None
     for top, left in ((0, 0), (1, 0), (0, 1), (3, 5), (8, 19), (17, 29)):
         part = slice(top, top + 24), slice(left, left + 24)
-        for colour in data.PLANES if sensor.linear else (0,):
+        for colour in data.PLANES if sensor.linear else (None,):
             every = (*part, colour) if sensor.linear else part
-            patch = data.take_patch(frame, top, left, 24, rate, _Unturned(colour))
+            patch = data.take_patch(frame, top, left, 24, rate, colour, _Unturned())
             assert np.array_equal(patch["guide"], frame.guide[:, part[0], part[1]])
             assert np.array_equal(patch["tone"], frame.tone[known][every])
             assert np.array_equal(patch["prediction"], frame.prediction[known][every])
@@ -692,8 +686,8 @@ def test_patches_of_a_batch_are_of_its_rates():
     frame = _frame(SENSORS["bayer"], reached=False)
     turned = set()
     for seed in range(40):
-        patch = data.take_patch(frame, 4, 6, 24, 17, np.random.default_rng(seed))
-        straight = data.take_patch(frame, 4, 6, 24, 17, _Unturned())
+        patch = data.take_patch(frame, 4, 6, 24, 17, None, np.random.default_rng(seed))
+        straight = data.take_patch(frame, 4, 6, 24, 17, None, _Unturned())
         turns = [
             (down, across, swapped) for down in (1, -1) for across in (1, -1) for swapped in (0, 1)
         ]
@@ -733,7 +727,8 @@ def test_of_a_linear_frame_later_colours_know_the_one_before(frames):
     frame = data.open_frames(frames)[3]
     seen = set()
     for seed in range(12):
-        patch = data.take_patch(frame, 0, 0, 64, 17, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        patch = data.take_patch(frame, 0, 0, 64, 17, data.random_plane(frame, rng), rng)
         (colour,) = np.flatnonzero(patch["mask"].any((1, 2)))
         assert patch["mask"][colour].all()
         seen.add((int(colour), bool(patch["earlier"].any())))
@@ -741,16 +736,42 @@ def test_of_a_linear_frame_later_colours_know_the_one_before(frames):
 
 
 @pytest.mark.usefixtures("small")
-def test_a_batch_has_patches_of_one_rate_or_of_any(frames):
+def test_a_batch_has_patches_of_one_photo(frames):
+    """Of one plane and rate, at places of their own."""
     opened = data.open_frames(frames)
     rng = np.random.default_rng(2)
     assert data.random_batch(opened, 5, rng, 24).rate.tolist() == [24] * 5
-    rates = data.random_batch(opened, 40, rng).rate
-    assert len(rates.unique()) > 5
+    found = [data.random_batch(opened, 3, rng) for _ in range(40)]
+    assert all(len(batch.rate.unique()) == 1 for batch in found)
+    assert len({float(batch.rate[0]) for batch in found}) > 5
+    for batch in found:
+        planes = batch.mask.flatten(2).amax(2).view(3, 4, 3).amax(1)
+        assert planes.sum(1).tolist() in ([1] * 3, [3] * 3)
+        assert len(planes.unique(dim=0)) == 1
+        assert any(
+            all(np.isin(patch.numpy(), frame.guide).all() for patch in batch.guide)
+            for frame in opened
+        )
+    assert any(not torch.equal(batch.guide[0], batch.guide[1]) for batch in found)
     for frame in opened:
         (one,) = data.random_batch([frame], 1, rng, 10).tone
         assert np.isin(one.numpy(), frame.tone[10]).all()
         assert not np.isin(one.numpy(), frame.tone[17]).all()
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_hyper_latents_have_one_mean_in_all_of_a_photo(noisy):
+    """What differs from patch to patch takes bits, as it does in a file."""
+    codec = _codec()
+    wanted = torch.zeros(2, HYPER, 8, 8)
+    wanted[1] = 3.0
+    codec.hyper_analysis.forward = lambda *_: wanted
+    latents, rates = torch.zeros(2, 4, 64, 64), torch.tensor([12.0, 12.0])
+    _, together = codec._hyper(latents, rates, noisy)
+    for one in range(2):
+        codec.hyper_analysis.forward = lambda *_, one=one: wanted[one : one + 1]
+        _, alone = codec._hyper(latents[:1], rates[:1], noisy)
+        assert together[one] > 2 * alone[0]
 
 
 @pytest.mark.usefixtures("small")

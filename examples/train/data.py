@@ -143,17 +143,28 @@ def random_rate(rng: np.random.Generator) -> int:
     return int(rng.integers(config.RATES))
 
 
+def random_plane(frame: Frame, rng: np.random.Generator) -> int | None:
+    """A colour of a linear frame; None for a mosaic."""
+    return int(rng.choice(PLANES)) if frame.sensor.linear else None
+
+
 def take_patch(
-    frame: Frame, top: int, left: int, size: int, rate: int, rng: np.random.Generator
+    frame: Frame,
+    top: int,
+    left: int,
+    size: int,
+    rate: int,
+    plane: int | None,
+    rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """The arrays of a patch of size x size sites whose margins begin at (top, left).
 
-    As in :class:`Batch` without B and rate, but that mask is uint8 (3, size, size) and
-    missing uint8 (size, size): not yet in blocks. Flipped and transposed at random.
+    plane: the colour of a linear frame, None of a mosaic. As in :class:`Batch` without B and rate,
+    but that mask is uint8 (3, size, size) and missing uint8 (size, size): not yet in blocks.
+    Flipped and transposed at random.
     """
     part = slice(top, top + size), slice(left, left + size)
     sensor, known = frame.sensor, nearest(rate)
-    plane = int(rng.choice(PLANES)) if sensor.linear else None
     every = part if plane is None else (*part, plane)
     rows, columns = sensor.period
     # the pattern from its beginning on, as companded() has it
@@ -209,21 +220,23 @@ def collate(patches: list[dict[str, np.ndarray]], rates: list[int]) -> Batch:
 def random_batch(
     frames: list[Frame], count: int, rng: np.random.Generator, rate: int | None = None
 ) -> Batch:
-    """Patches of random frames at random places, flipped and transposed at random.
+    """Patches of one random frame at random places, flipped and transposed at random.
 
-    rate: of all; None for a random one of each.
+    Of one frame, plane and rate, as a photo is: hyper-latents have a mean for all of its places.
+    rate: None for a random one.
     """
     size = PATCH + 2 * TRUNK_MARGIN
-    patches, rates = [], []
+    frame = frames[rng.integers(len(frames))]
+    height, width = frame.sensor.height, frame.sensor.width
+    if min(height, width) < size:
+        raise ValueError(f"a frame of {height}x{width} sites is too small: {size} are needed")
+    rate = random_rate(rng) if rate is None else rate
+    plane = random_plane(frame, rng)
+    patches = []
     for _ in range(count):
-        frame = frames[rng.integers(len(frames))]
-        height, width = frame.sensor.height, frame.sensor.width
-        if min(height, width) < size:
-            raise ValueError(f"a frame of {height}x{width} sites is too small: {size} are needed")
         top, left = (int(rng.integers(n - size + 1)) for n in (height, width))
-        rates.append(random_rate(rng) if rate is None else rate)
-        patches.append(take_patch(frame, top, left, size, rates[-1], rng))
-    return collate(patches, rates)
+        patches.append(take_patch(frame, top, left, size, rate, plane, rng))
+    return collate(patches, [rate] * count)
 
 
 def batches(folder: Path, hold_out: int, count: int, seed: int) -> Iterator[Batch]:

@@ -36,8 +36,8 @@ CHECKPOINT_SECONDS = 300
 LOG_STEPS = 50
 
 VALIDATION_RATES = (6, 12, 18, 24)
-VALIDATION_PATCHES = 8
-"""Patches that are validated at once."""
+VALIDATION_PATCHES = 2
+"""Of each frame that is held out."""
 
 AVERAGE = 0.999
 """Decay of the average of weights, for a step; less at first."""
@@ -329,19 +329,18 @@ def measure(
 ) -> dict[str, list[float]]:
     """Bits per site and PSNR of the residual's domain in dB, by rate, of random patches.
 
-    In float32, and latents are rounded; the patches are the same every time. Leaves the codec in
-    training mode.
+    patches: of each frame. In float32, and latents are rounded; the patches are the same every
+    time. Leaves the codec in training mode.
     """
     codec.eval()
     phase = replace(phase, noisy=False)
     bits: list[list[float]] = [[] for _ in rates]
     decibels: list[list[float]] = [[] for _ in rates]
     with torch.no_grad():
-        for first in range(0, patches, VALIDATION_PATCHES):
-            count = min(VALIDATION_PATCHES, patches - first)
+        for place, frame in enumerate(frames):
             for number, q in enumerate(rates):
-                rng = np.random.default_rng([1, first])
-                batch = random_batch(list(frames), count, rng, q).to(codec.gains.device)
+                rng = np.random.default_rng([1, place])
+                batch = random_batch([frame], patches, rng, q).to(codec.gains.device)
                 parts = apply(codec, batch, phase)
                 bits[number] += (parts["latent_bits"] + parts["hyper_bits"]).tolist()
                 error = parts["distortion"] * (base_step(batch.rate) / 2**15) ** 2

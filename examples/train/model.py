@@ -68,7 +68,7 @@ _HYPER_GRADIENT = 0.1
 
 @dataclass(frozen=True)
 class Batch:
-    """B patches with their margins; G x G sites with them, G = H + 32.
+    """B patches of one photo with their margins; G x G sites with them, G = H + 32.
 
     guide: int16 (B, 3, G, G). tone: int32 (B, G, G). mask: uint8 (B, 12, G/2,
     G/2). missing: uint8 (B, 1, G/2, G/2). earlier: int32 (B, G, G). For these
@@ -266,9 +266,12 @@ class TrainingCodec(nn.Module):
         return guide, half[:, :, 6:-6, 6:-6]
 
     def _hyper(self, y: Tensor, rate: Tensor, noisy: bool) -> tuple[Tensor, Tensor]:
-        """The hyper-latents of latents (B, 4, 2h, 2w): (B, 8, h/4, w/4), and their bits: (B,)."""
+        """The hyper-latents of latents (B, 4, 2h, 2w): (B, 8, h/4, w/4), and their bits: (B,).
+
+        Their means are of the whole batch, as those of a file are of a photo.
+        """
         v = self.hyper_analysis(y.detach() + (y - y.detach()) * _HYPER_GRADIENT, rate).float()
-        centre = v.detach().mean((2, 3), keepdim=True).round()
+        centre = v.detach().mean((0, 2, 3), keepdim=True).round()
         if noisy:
             middle = centre
             v = v + torch.rand_like(v) - 0.5
@@ -277,7 +280,7 @@ class TrainingCodec(nn.Module):
             away = v.detach() - centre
             reached = (away.abs() + (0.5 - HYPER_DEAD_ZONE)).floor()
             whole = (centre + torch.sign(away) * reached).clamp(-HYPER_LIMIT, HYPER_LIMIT)
-            middle = (whole.mean((2, 3), keepdim=True) * MEAN_UNIT).round() / MEAN_UNIT
+            middle = (whole.mean((0, 2, 3), keepdim=True) * MEAN_UNIT).round() / MEAN_UNIT
             v = v + (whole - v).detach()
         v = ste_clamp(v, -HYPER_LIMIT, HYPER_LIMIT)
         sigma = torch.exp2(log_scale(self.hyper_scales_at(rate)))[:, :, None, None]

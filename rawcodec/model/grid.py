@@ -22,6 +22,9 @@ SPACINGS = (64, 32, 16, 8, 4)
 FRACTION = 4
 """Bits behind the point of a node's value, which is of the residual's domain."""
 
+_CODED = 3
+"""Latents are coded where the variance is larger than a squared step over this."""
+
 NODE_LIMIT = 1 << 20
 """Largest magnitude of a node: all of the residual's domain, with the fraction."""
 
@@ -152,8 +155,9 @@ class GridFit:
         """residual: float32 (H, W), in the residual's domain. colours: uint8, repeating pattern.
         step: of the latents, there.
 
-        Where errors vary by v around what is smooth of them, latents take log2(1 + 12 (v +
-        smooth^2) / step^2) / 2 bits a site: it counts for less, the more v is.
+        What is smooth of the errors counts in full where they vary little around it: there latents
+        are zero, and leave it. Where they vary by v, latents code both, and take log2(v + smooth^2)
+        / 2 bits a site: it counts for less, the more v is.
         """
         height, width = residual.shape
         reach = SPACINGS[-1]  # quads
@@ -179,7 +183,8 @@ class GridFit:
             for part, here, mask in parts:
                 apart = np.square(part - smooth[here])
                 squares[here] += apart if mask is None else apart * mask
-            share = step**2 / (step**2 + 12 * _around(squares, reach) / behind)
+            variance = _around(squares, reach) / behind
+            share = step**2 / np.maximum(step**2, _CODED * variance)
             sums[colour], weights[colour] = total * share, sites * share
 
         over_bands(0, 3, 1, add_up)
