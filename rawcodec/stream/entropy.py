@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, Final
 
 import constriction
@@ -75,24 +77,23 @@ class Coder(ABC):
         _check_index(index, len(tables))
         given = self._accept(symbols, len(index))
         result = np.empty(len(index), np.int32)
-        for start in range(0, len(index), PART):
-            part = slice(start, start + PART)
+        for part, order, groups in _sorted_parts(index, len(tables)):
             ours = None if given is None else given[part]
-            self._code_part(ours, tables, index[part], result[part])
+            self._code_part(ours, tables, order, groups, result[part])
         return result
 
     def _code_part(
         self,
         given: Symbols | None,
         tables: list[npt.NDArray[np.int64]],
-        index: npt.NDArray[np.integer[Any]],
+        order: npt.NDArray[np.intp],
+        groups: list[tuple[int, int, int]],
         result: Symbols,
     ) -> None:
-        """Code up to ``PART`` symbols, table after table, into ``result``."""
-        order, groups = _groups(index, len(tables))
+        """Code up to ``PART`` symbols, table after table, into ``result``: see ``_groups``."""
         if given is not None:
             given = given[order]
-        coded = np.empty(len(index), np.int32)
+        coded = np.empty(len(order), np.int32)
         outside: list[tuple[int, npt.NDArray[np.intp]]] = []
         for table, start, stop in groups:
             escape = len(tables[table]) - 1
@@ -281,6 +282,24 @@ def _check_index(index: npt.NDArray[np.integer[Any]], tables: int) -> None:
         raise ValueError("index is not a row of integers")
     if len(index) and (index.min() < 0 or index.max() >= tables):
         raise ValueError(f"index is not within {tables} tables")
+
+
+def _sorted_parts(
+    index: npt.NDArray[np.integer[Any]], tables: int
+) -> Iterator[tuple[slice, npt.NDArray[np.intp], list[tuple[int, int, int]]]]:
+    """Where each part lies, and its ``_groups``; the next are found while one is coded."""
+    parts = [slice(start, start + PART) for start in range(0, len(index), PART)]
+    if len(parts) < 2:
+        for part in parts:
+            yield part, *_groups(index, tables)
+        return
+    with ThreadPoolExecutor(1) as beside:
+        found = beside.submit(_groups, index[parts[0]], tables)
+        for part, following in zip_longest(parts, parts[1:]):
+            order, groups = found.result()
+            if following is not None:
+                found = beside.submit(_groups, index[following], tables)
+            yield part, order, groups
 
 
 def _groups(
