@@ -303,7 +303,7 @@ def test_a_rendering_costs_fewer_latents(
     monkeypatch.setattr(fitting, "fit", lambda *_: None)
     without = encoded(run, planes)
     assert len(with_it.data) < share * len(without.data)
-    assert error(planes, with_it.decoded) < 1.03 * error(planes, without.decoded)
+    assert error(planes, with_it.decoded) < 1.04 * error(planes, without.decoded)
 
 
 def test_what_a_part_of_the_samples_shares_by_chance_is_no_gain(
