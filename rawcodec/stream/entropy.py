@@ -91,29 +91,24 @@ class Coder(ABC):
         result: Symbols,
     ) -> None:
         """Code up to ``PART`` symbols, table after table, into ``result``: see ``_groups``."""
+        counts = [stop - start for _, start, stop in groups]
+        half = np.repeat(
+            np.array([(len(tables[table]) - 2) // 2 for table, _, _ in groups], np.int32), counts
+        )
+        entries = None
         if given is not None:
             given = given[order]
+            entries = np.where(np.abs(given) <= half, given + half, 2 * half + 1)
         coded = np.empty(len(order), np.int32)
-        outside: list[tuple[int, npt.NDArray[np.intp]]] = []
         for table, start, stop in groups:
-            escape = len(tables[table]) - 1
-            half = (escape - 1) // 2
-            entries = None
-            if given is not None:
-                group = given[start:stop]
-                entries = np.where(np.abs(group) <= half, group + np.int32(half), np.int32(escape))
-            entries = self._code_table(entries, tables[table], stop - start)
-            np.subtract(entries, np.int32(half), out=coded[start:stop])
-            beyond = np.flatnonzero(entries == escape)
-            if len(beyond):
-                outside.append((half, beyond + start))
-        if outside:
-            positions = np.concatenate([at for _, at in outside])
-            halves = np.repeat([half for half, _ in outside], [len(at) for _, at in outside])
-            turn = np.argsort(order[positions])
-            positions, halves = positions[turn], halves[turn].astype(np.int32)
-            outliers = None if given is None else given[positions]
-            coded[positions] = self._code_escaped(outliers, halves)
+            ours = None if entries is None else entries[start:stop]
+            coded[start:stop] = self._code_table(ours, tables[table], stop - start)
+        outside = np.flatnonzero(coded > 2 * half)
+        coded -= half
+        if len(outside):
+            outside = outside[np.argsort(order[outside])]
+            outliers = None if given is None else given[outside]
+            coded[outside] = self._code_escaped(outliers, half[outside])
         result[order] = coded
 
     def _code_escaped(self, given: Symbols | None, halves: Symbols) -> Symbols:
