@@ -97,7 +97,12 @@ def _page(pair: Pair, profiles: list[Profile], megapixels: float) -> str:
         rows.append([stage, *cells])
     heads = ["stage", *(f"{p.quality}, {what}:" for p in profiles for what in ("enc.", "dec."))]
     whole = table(
-        ["quality", "encode, s:", "MB:", "decode, s:", "MB:", "entropy coding / decode:"],
+        [
+            "quality",
+            *("encode, s:", "MB:", "decode, s:", "MB:"),
+            "entropy coding / decode:",
+            "entropy coding / its stages:",
+        ],
         [
             [
                 p.quality,
@@ -105,6 +110,7 @@ def _page(pair: Pair, profiles: list[Profile], megapixels: float) -> str:
                 f"{p.encode_run.megabytes:.0f}",
                 f"{p.decode_run.seconds:.1f}",
                 f"{p.decode_run.megabytes:.0f}",
+                f"{100 * p.decode['entropy coding'] / p.decode_run.seconds:.0f}%",
                 f"{100 * p.decode['entropy coding'] / p.decode['total']:.0f}%",
             ]
             for p in profiles
