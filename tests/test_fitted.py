@@ -292,18 +292,23 @@ def still(given: Plane, found: np.ndarray) -> float:
     return rms(given.raw - found.astype(float))
 
 
-@pytest.mark.parametrize(("rate", "share"), [(12, 0.8), (22, 0.85), (RATES - 1, 0.92)])
+@pytest.mark.parametrize(
+    ("rate", "share", "most"), [(12, 0.65, 1.0), (22, 0.82, 1.04), (RATES - 1, 0.9, 1.0)]
+)
 def test_a_rendering_costs_fewer_latents(
-    shipped: Model, rate: int, share: float, monkeypatch: pytest.MonkeyPatch
+    shipped: Model, rate: int, share: float, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same picture at fewer bytes than without a filter. share: of the bytes."""
+    """The same picture at fewer bytes than without a filter.
+
+    share: of the bytes. most: of the error; it varies by some hundredths from rate to rate.
+    """
     run, planes = fast(shipped, rate), [scene("mixed", 96, 160)]
     with_it = encoded(run, planes)
     check_decodes(run, planes, with_it)
     monkeypatch.setattr(fitting, "fit", lambda *_: None)
     without = encoded(run, planes)
     assert len(with_it.data) < share * len(without.data)
-    assert error(planes, with_it.decoded) < 1.04 * error(planes, without.decoded)
+    assert error(planes, with_it.decoded) < most * error(planes, without.decoded)
 
 
 def test_what_a_part_of_the_samples_shares_by_chance_is_no_gain(

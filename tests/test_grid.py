@@ -425,7 +425,7 @@ def clipped(height: int, width: int, colours: np.ndarray = BAYER) -> Plane:
 
 
 @pytest.mark.parametrize(
-    ("rate", "share", "better"), [(4, 0.45, 0.2), (8, 0.7, 0.4), (16, 0.75, -0.2)]
+    ("rate", "share", "better"), [(4, 0.45, 1), (8, 0.7, 0.4), (16, 0.75, -0.2)]
 )
 def test_clipped_highlights_are_better_at_fewer_bytes(
     shipped: Model, rate: int, share: float, better: float, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def test_kinds(write, options, size):
     pixels = read_jpeg(write(data)).pixels
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
     assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(data))))
 
 

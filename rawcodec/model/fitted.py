@@ -26,7 +26,7 @@ from .config import (
     ZERO,
     Layer,
 )
-from .kernels import Kernel, Weights, folded
+from .kernels import Kernel, Weights
 from .seen import MARGIN, PlaneInputs, Rows
 from .tables import TOTAL, EntropyCoder, Tables, code_scale
 
@@ -193,9 +193,7 @@ class FittedFilter:
     """A filter of a plane, ready to run."""
 
     def __init__(self, kernel: type[Kernel], seen: PlaneInputs, filter_: Coefficients) -> None:
-        layer = weights(filter_)
-        if seen.constant is not None:
-            layer = folded(layer, seen.constant[: CHANNELS - PICTURE_INPUTS])
+        layer = seen.layer(weights(filter_))
         self._layer, self._channels = kernel(layer), layer.layer.inputs
         self._filter, self._mask = filter_, seen.mask
         self._outputs = outputs(seen.plane.colours)

@@ -42,13 +42,21 @@ def inputs(guide: Tensor, tone: Tensor, mask: Tensor, missing: Tensor, earlier: 
     8-bit pixels do not fit 7-bit activations: a block's mean per colour and
     the differences from it enter apart (design, section 4).
     """
-    return torch.cat([picture_inputs(guide, tone), other_inputs(mask, missing, earlier)], 1)
+    colours = blocks(guide)
+    picture = picture_inputs(colours, means(colours), tone)
+    return torch.cat([picture, other_inputs(mask, missing, earlier)], 1)
 
 
-def picture_inputs(guide: Tensor, tone: Tensor) -> Tensor:
-    """The first 23 of the :func:`inputs`, of the JPEG and the tone layer."""
-    colours = blocks(guide)  # B, 3, 4, H/2, W/2
-    mean = (colours.sum(2, dtype=torch.int16) + 2) >> 2
+def means(colours: Tensor) -> Tensor:
+    """The mean of each block, rounded: int16 (B, 3, 4, H/2, W/2) to (B, 3, H/2, W/2)."""
+    return (colours.sum(2, dtype=torch.int16) + 2) >> 2
+
+
+def picture_inputs(colours: Tensor, mean: Tensor, tone: Tensor) -> Tensor:
+    """The first 23 of the :func:`inputs`, of the JPEG and the tone layer.
+
+    colours: the guide's :func:`blocks`. mean: their :func:`means`.
+    """
     detail = (colours - mean[:, :, None]) >> 3
     values = blocks(tone)  # B, 4, H/2, W/2
     middle = (values.sum(1, keepdim=True, dtype=torch.int32) + 2) >> 2

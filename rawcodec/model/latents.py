@@ -46,7 +46,7 @@ from .config import (
 )
 from .fitted import Coefficients, FittedFilter
 from .inputs import blocks, unblocks
-from .kernels import KERNELS, Kernel, Weights, folded
+from .kernels import KERNELS, Kernel, Weights
 from .seen import MARGIN, PlaneInputs
 from .store import COMPANDED, DOMAIN, Model
 from .tables import (
@@ -183,12 +183,10 @@ class PlaneCodec:
     def _look(self, seen: PlaneInputs, fitted: FittedFilter | None) -> None:
         """Features of the JPEG, and the tone layer's prediction as the filter corrects it."""
         rows, columns = self.rows, self.columns
-        layer: network.LayerFunction = self.run
-        if seen.constant is not None:
-            first = self.run.kernel(folded(self.run.weights("trunk.0"), seen.constant))
+        first = self.run.kernel(seen.layer(self.run.weights("trunk.0")))
 
-            def layer(name: str, x: Tensor) -> Tensor:
-                return first(x) if name == "trunk.0" else self.run(name, x)
+        def layer(name: str, x: Tensor) -> Tensor:
+            return first(x) if name == "trunk.0" else self.run(name, x)
 
         self._guide = self._padded(WIDTH, (rows, columns), 1, None)
         # what is known of quads: of the JPEG for now, with room for the synthesis around it

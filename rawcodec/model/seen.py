@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import BLOCK, HYPER_BLOCK, QUAD, TRUNK_MARGIN
-from .inputs import blocks, inputs, other_inputs, picture_inputs
+from .config import BLOCK, HYPER_BLOCK, PICTURE_INPUTS, QUAD, TRUNK_MARGIN
+from .inputs import blocks, means, other_inputs, picture_inputs
+from .kernels import Weights, folded
 from .view import PlaneView
 
 MARGIN = TRUNK_MARGIN // QUAD
@@ -69,10 +70,12 @@ class PlaneInputs:
         part = slice(QUAD * (first + MARGIN), QUAD * (last + MARGIN))
         guide = self._sites(self.plane.guide, part)
         tone = self._sites(self.plane.tone.view(np.int16), part).to(torch.int32) & 0xFFFF
-        mean = (blocks(guide).sum(2, dtype=torch.int16) + 2) >> 2
+        colours = blocks(guide)
+        mean = means(colours)
         luma = (mean[:, 0] + 2 * mean[:, 1] + mean[:, 2]) >> 2
+        picture = picture_inputs(colours, mean, tone)
         if self.constant is not None:
-            return Rows(picture_inputs(guide, tone), tone, luma)
+            return Rows(picture, tone, luma)
         shape = (1, 1, last - first, len(self._across) // QUAD)
         missing = torch.zeros(shape, dtype=torch.uint8)
         if self.plane.reached is not None:
@@ -81,8 +84,14 @@ class PlaneInputs:
         earlier = torch.zeros_like(tone)
         if self._earlier is not None:
             earlier = self._sites(self._earlier, part)
-        seen = inputs(guide, tone, self.mask(first, last), missing, earlier)
-        return Rows(seen, tone, luma)
+        other = other_inputs(self.mask(first, last), missing, earlier)
+        return Rows(torch.cat([picture, other], 1), tone, luma)
+
+    def layer(self, weights: Weights) -> Weights:
+        """A layer of :func:`.inputs.inputs`, or of the first of them, for those that rows have."""
+        if self.constant is None:
+            return weights
+        return folded(weights, self.constant[: weights.layer.inputs - PICTURE_INPUTS])
 
     def _sites(self, values: np.ndarray, part: slice) -> Tensor:
         """Rows of values (..., H, W), with the margin around the picture."""

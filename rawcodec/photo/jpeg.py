@@ -201,8 +201,7 @@ def _decode(segments: list[_Segment]) -> np.ndarray:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(stripped)) as image:
             # in one piece: between two, other threads of Python would take their turn
             image.decodermaxblock = len(stripped)
-            pixels = (image if image.mode == "RGB" else image.convert("RGB")).tobytes()
-            return np.frombuffer(pixels, np.uint8).reshape(image.height, image.width, 3)
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     # Pillow's plugin lets SyntaxError and struct.error out for broken headers.
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, struct.error) as error:
         raise _MalformedError(_DAMAGED) from error
