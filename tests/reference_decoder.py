@@ -763,6 +763,7 @@ def network() -> dict[str, Layer]:
 # Channels, and the steps of the quads.
 PASSES = (((0,), (0,)), ((0,), (1,)), ((3,), (0, 1)), ((1, 2), (0, 1)))
 
+NEXT_STATE = [0, 2, 5, 7, 1, 3, 6, 4, 2, 0, 4, 6, 3, 1, 7, 5]
 SHIFTS = [300, 500, 800, 1300, 2200, 3600, 6000, 36135, 6000, 3600, 2200, 1300, 800, 500, 300, 1]
 AREA_SCALES = [32768, *[520] * 62, 528]
 
@@ -879,7 +880,7 @@ class Latents:
         return convolved(a, weight, shift, bias, layer.stride, layer.low, layer.high)
 
     def call(self, means: list[int], scales: list[int]) -> list[int]:
-        """The latents of one call, of these means and scales."""
+        """The integers of latents of one call, of these means and scales."""
         w = [(mean + 4) // 8 for mean in means]
         f = [(mean + 4) % 8 for mean in means]
         coded = [i for i, scale in enumerate(scales) if scale in self.model.first_table]
@@ -946,7 +947,7 @@ class Latents:
         added = self.layer("synthesis.2", self.layer("synthesis.1", added))
         better = np.zeros_like(values)
         for k in range(4):
-            d = z[k] * q[k] + added[k] * q[k] // 32
+            d = z[k] * q[k] // 2 + added[k] * q[k] // 32
             here = np.s_[k // 2 : height : 2, k % 2 : width : 2]
             r = forward[p[here]]
             r += d[: r.shape[0], : r.shape[1]]
@@ -1069,10 +1070,28 @@ class Latents:
                 output = c - channels[0]
                 means.append(int(mean[output, y, x]))
                 scales.append(self.moved(int(scale[output, y, x]), shifts))
-            for place, latent in zip(places, self.call(means, scales), strict=True):
-                require(abs(latent) < 2**15, "E19")
-                z[place] = latent
+            alone = [i for i, scale in enumerate(scales) if scale < 21]
+            found = self.integers([means[i] for i in alone], [scales[i] for i in alone])
+            for i, e in zip(alone, found, strict=True):
+                z[places[i]] = 2 * e
+            along = [i for i, scale in enumerate(scales) if scale >= 21]
+            lanes = (len(along) + 127) // 128
+            states = [0] * lanes
+            for t in range(0, len(along), max(lanes, 1)):
+                now = along[t : t + lanes]
+                halves = [s % 2 for s in states[: len(now)]]
+                moved = [means[i] + 4 * h for i, h in zip(now, halves, strict=True)]
+                found = self.integers(moved, [scales[i] for i in now])
+                for lane, (i, e) in enumerate(zip(now, found, strict=True)):
+                    z[places[i]] = 2 * e - halves[lane]
+                    states[lane] = NEXT_STATE[2 * states[lane] + e % 2]
         return z
+
+    def integers(self, means: list[int], scales: list[int]) -> list[int]:
+        """Those of latents."""
+        found = self.call(means, scales)
+        require(all(abs(e) < 2**14 for e in found), "E19")
+        return found
 
     def moved(self, scale: int, shifts: list[int]) -> int:
         """The scale that is used instead of one of the network."""
@@ -1220,7 +1239,7 @@ def levels(z: np.ndarray) -> np.ndarray:
     result = np.full(z.shape, 64, np.int64)
     for latent in np.unique(z).tolist():
         n = 63
-        while n > 0 and (1 + abs(latent)) ** 20 < 2 ** (2 * n - 1):
+        while n > 0 and (2 + abs(latent)) ** 20 < 2 ** (2 * n + 19):
             n -= 1
         result[z == latent] = 64 - n if latent < 0 else 64 + n
     return result

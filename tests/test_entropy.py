@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ TABLES = np.array(
 LAST = SYMBOL_LIMIT - 1
 
 
-def encoded(symbols: Ints, tables: Tables, index: Ints) -> bytes:
+def encoded(symbols: Ints, tables: Tables, index: npt.NDArray[np.integer[Any]]) -> bytes:
     encoder = Encoder()
     assert np.array_equal(encoder.code(symbols, tables, index), symbols)
     return encoder.finish()
@@ -380,6 +381,52 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     with pytest.raises(ValueError):
         coder().code(symbols, tables, index)
+
+
+@pytest.mark.parametrize("tables", [TABLES, list(TABLES), RAGGED], ids=["array", "rows", "ragged"])
+def test_tables_that_come_again_are_those_they_were(tables: Tables) -> None:
+    """Whether an object is the same or another that equals it, and whatever came between."""
+    rng = np.random.default_rng(11)
+    index, symbols = rng.integers(0, len(tables), (12, 50)), rng.integers(-40, 41, (12, 50))
+    again, others = ([np.array(row) for row in tables] for _ in range(2))
+    beside = [bell(8, 1.0)] * len(tables)
+    turns = [tables, tables, tables, beside, tables, again, others, tables, beside, beside, again]
+    turns.append(tables)
+    encoder, anew = Encoder(), Encoder()
+    meter, bits = RateMeter(), 0.0
+    for turn, ours, which in zip(turns, symbols, index, strict=True):
+        assert np.array_equal(encoder.code(ours, turn, which), ours)
+        meter.code(ours, turn, which)
+        fresh = RateMeter()
+        fresh.code(ours, turn, which)
+        bits += fresh.bits
+        anew.code(ours, [np.array(row) for row in turn], which)  # never the same object
+    assert meter.bits == pytest.approx(bits, rel=1e-12)
+    assert encoder.finish() == anew.finish()
+    decoder = Decoder(encoder.finish())
+    for turn, ours, which in zip(turns, symbols, index, strict=True):
+        assert np.array_equal(decoder.code(None, turn, which), ours)
+    decoder.finish()
+
+
+@pytest.mark.parametrize("bad", [TABLES + 1, [TABLES[0], TABLES[1] / TOTAL], [TABLES[0, :3]]])
+def test_wrong_tables_are_refused_after_good_ones(bad: Tables) -> None:
+    """Every time; and those that were good are so still, with what is given beside them checked."""
+    symbols = np.zeros(3, np.int64)
+    data = encoded(symbols, TABLES, symbols)
+    for coder, ours in ((Encoder(), symbols), (RateMeter(), symbols), (Decoder(data), None)):
+        first, rest = (None, None) if ours is None else (ours[:1], ours[1:])
+        coder.code(first, TABLES, symbols[:1])
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"table|frequencies"):
+                coder.code(first, bad, symbols[:1])
+        with pytest.raises(ValueError, match="index is not within 5 tables"):
+            coder.code(first, TABLES, np.array([len(TABLES)]))
+        coder.code(rest, TABLES, symbols[1:])
+        if isinstance(coder, Encoder):
+            assert coder.finish() == data
+        if isinstance(coder, Decoder):
+            coder.finish()
 
 
 def test_a_decoder_takes_no_symbols() -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
 from rawcodec.learned import LatentDecoder
-from rawcodec.model import fitted, fitting, grid, kernels, latents, network
+from rawcodec.model import fitted, fitting, grid, kernels, latents, network, trellis
 from rawcodec.model.config import (
     DISTORTION_WEIGHT,
     FINE,
@@ -42,6 +42,7 @@ from rawcodec.model.config import (
     SCALE_OCTAVES,
     SCALES,
     STEPS,
+    TRELLIS_SCALE,
     operations_per_site,
 )
 from rawcodec.model.fitted import Coefficients
@@ -560,7 +561,8 @@ def test_tables_that_do_not_fit_are_refused() -> None:
     assert np.array_equal(Tables(sizes, flat).rows[7], [20_000] * 3 + [TOTAL - 60_000])
     broken = flat.copy()
     broken[0] = 30_000
-    for wrong in (flat[:-1], np.append(flat, 5).astype(np.uint16), broken, flat.astype(np.int64)):
+    more: Any = flat.astype(np.int64)
+    for wrong in (flat[:-1], np.append(flat, 5).astype(np.uint16), broken, more):
         with pytest.raises(ValueError):
             Tables(sizes, wrong)
     with pytest.raises(ValueError):
@@ -628,19 +630,22 @@ def test_what_the_network_sees_has_seven_bits(spread: int) -> None:
 
 
 def test_levels_are_rounded_logarithms() -> None:
-    """64 and 10 log2(1 + |z|) of the sign of z, no logarithm of a machine being asked."""
+    """64 and 10 log2(1 + |z|) of the sign of z, no logarithm of a machine being asked.
+
+    Of latents in half steps.
+    """
     levels = latents._LEVELS
     with localcontext() as context:
         context.prec = 40
-        for z in range(300):
-            size = 10 * (1 + Decimal(z)).ln() / Decimal(2).ln()
+        for z in range(600):
+            size = 10 * (1 + Decimal(z) / 2).ln() / Decimal(2).ln()
             rest = size % 1
             assert abs(rest - Decimal("0.5")) > Decimal("1e-9")  # far from any doubt
             level = min(int(size) + (rest > Decimal("0.5")), 63)
             assert levels[z] == 64 + level
             assert levels[-z] == 64 - level
-    assert np.all(levels[300 : 1 << 15] == 127)
-    assert np.all(levels[(1 << 15) + 1 : -300] == 1)
+    assert np.all(levels[600 : 1 << 15] == 127)
+    assert np.all(levels[(1 << 15) + 1 : -600] == 1)
     assert levels.shape == (1 << 16,)
 
 
@@ -1055,7 +1060,10 @@ def test_every_latent_is_coded_once_from_what_is_known() -> None:
 
 
 def looked(model: Model, seed: int = 0) -> tuple[PlaneCodec, Tensor]:
-    """A plane of 20 x 16 blocks up to its latents, and latents by chance, many of them 0."""
+    """A plane of 20 x 16 blocks up to its latents, and latents by chance, many of them 0.
+
+    They are in half steps, as everywhere in the codec.
+    """
     run, given = fast(model), plane(70, 50)
     seen, filter_ = ahead(run, RateMeter(), given.view, None, given.raw)
     codec = PlaneCodec(run, seen, filter_)
@@ -1066,7 +1074,7 @@ def looked(model: Model, seed: int = 0) -> tuple[PlaneCodec, Tensor]:
     shape = (1, 2 * codec.rows, 2 * codec.columns, LATENTS)
     values = rng.normal(size=shape) * 10 ** rng.uniform(-1, 4, shape)
     values[rng.random(shape) < 0.3] = 0
-    values = np.clip(values, 1 - LATENT_LIMIT, LATENT_LIMIT - 1).astype(np.int16)
+    values = np.clip(values, 1 - 2 * LATENT_LIMIT, 2 * LATENT_LIMIT - 1).astype(np.int16)
     return codec, torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
@@ -1131,7 +1139,7 @@ def test_a_latent_matters_to_what_is_near_it(wild: Model, at: tuple[int, int]) -
 
 @pytest.mark.usefixtures("filters")
 def test_a_latent_is_the_residual_of_a_site(tmp_path: Path) -> None:
-    """Of every site in the picture, in steps, where the synthesis adds nothing."""
+    """Of every site in the picture, in half steps, where the synthesis adds nothing."""
     silent = {
         f"synthesis.2.{part}": torch.zeros_like(arrays()[f"synthesis.2.{part}"])
         for part in ("weight", "bias")
@@ -1144,7 +1152,7 @@ def test_a_latent_is_the_residual_of_a_site(tmp_path: Path) -> None:
     expected = model.forward.astype(int)[codec.prediction]
     for site in range(LATENTS):
         part = expected[site // 2 :: 2, site % 2 :: 2]
-        part += values[0, site].numpy().astype(int) * int(codec.run.steps[0, site])
+        part += values[0, site].numpy().astype(int) * int(codec.run.steps[0, site]) // 2
     expected = model.back[np.clip(expected, 0, (1 << 16) - 1)]
     assert np.array_equal(found, expected[:70, :50])
 
@@ -1219,7 +1227,7 @@ class Pass:
     here: Tensor
 
     def coded(self, tables: Tables, coder: EntropyCoder, shifts: bool = True) -> np.ndarray:
-        """What a coder makes of them; shifts: whether it may shift scales."""
+        """What a coder makes of them, in half steps; shifts: whether it may shift scales."""
         given = None if isinstance(coder, Decoder) else self.latents
         table_coder = TableCoder(tables, coder, given)
         if not shifts:
@@ -1235,7 +1243,7 @@ class Pass:
         meter = RateMeter()
         found = self.coded(tables, meter, shifts)
         channel = GROUPS[0][0]
-        error = (found - self.latents[:, channel].numpy()) * self.here.numpy()
+        error = (found / 2 - self.latents[:, channel].numpy()) * self.here.numpy()
         return meter.bits, meter.bits + DISTORTION_WEIGHT * float((error**2).sum())
 
 
@@ -1301,25 +1309,34 @@ def test_each_four_scales_have_a_shift_of_their_own(shipped: Model) -> None:
 
 @pytest.mark.parametrize("spread", [0, 0.1, 0.7, 1, 1.4, 10])
 @pytest.mark.parametrize("share", [0, 0.002, 0.02, 1])
-def test_shifts_never_do_harm(shipped: Model, spread: float, share: float) -> None:
-    """Beyond the bits of shifts that are all none: few latents are not worth one."""
+def test_shifts_never_do_harm(
+    shipped: Model, spread: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bits of shifts that are all none: few latents are not worth one.
+
+    They are chosen as if each latent were quantised alone, and are the best then. Those that lead
+    to the trellis or away from it may cost a little.
+    """
     none = GROUPS_OF_SCALES * SHIFT_BITS[SHIFT_LIMIT]
     assert none < 16
     rng = np.random.default_rng(6)
     for scale in (scales_like(0, SCALES, 7), scales_like(10, 22, 8), scales_like(60, SCALES, 9)):
         mixed = spread * 2 ** rng.uniform(-1, 1, scale.shape)
         given = one_pass(scale, mixed, 10, share)
-        _, without = given.cost(shipped.tables, shifts=False)
-        bits, found = given.cost(shipped.tables)
-        assert found <= without + 1e-3 * max(1, bits * 1e-3)
-        if share == 0:
-            assert bits == pytest.approx(none)
+        for slack, first in ((0.01, TRELLIS_SCALE), (0, SCALES)):
+            monkeypatch.setattr(latents, "TRELLIS_SCALE", first)
+            _, without = given.cost(shipped.tables, shifts=False)
+            bits, found = given.cost(shipped.tables)
+            assert found <= (1 + slack) * without + 1e-3 * max(1, bits * 1e-3)
+            if share == 0:
+                assert bits == pytest.approx(none)
 
 
 def chosen(tables: Tables, wanted: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """The integers that an encoder chooses for latents."""
     coder = TableCoder(tables, Encoder(), torch.zeros((1, LATENTS, 1, 1)))
-    return coder._choose(wanted, mean, scale)
+    found: np.ndarray = coder._choose(wanted, mean, scale)
+    return found
 
 
 def test_the_encoder_chooses_what_is_worth_its_bits(shipped: Model) -> None:
@@ -1341,7 +1358,8 @@ def test_the_encoder_chooses_what_is_worth_its_bits(shipped: Model) -> None:
 
     def price(values: np.ndarray) -> np.ndarray:
         bits = cost[given.scale, fraction, np.clip(values - whole, -255, 255) + 255]
-        return DISTORTION_WEIGHT * (values - wanted.astype(float)) ** 2 + bits
+        found: np.ndarray = DISTORTION_WEIGHT * (values - wanted.astype(float)) ** 2 + bits
+        return found
 
     heard = (tables.sizes[given.scale] != SILENT) & (np.abs(nearest - whole) < 250)
     other = nearest - np.sign(nearest - whole)
@@ -1381,27 +1399,56 @@ def test_a_hyper_latent_out_of_range_is_refused(shipped: Model, value: int) -> N
         assert np.array_equal(found[0].numpy(), hyper)
 
 
+@dataclass
+class Written:
+    """Integers of latents of the mean 0 that no encoder need have chosen."""
+
+    values: np.ndarray
+    scale: int
+
+    def code(self, tables: Tables, coder: EntropyCoder) -> list[int]:
+        """Write them, shifts before, and return the latents in half steps."""
+        tables.code_shifts(coder, np.zeros(GROUPS_OF_SCALES, np.int32))
+        mean = np.zeros(len(self.values), np.int16)
+        scale = np.full(len(mean), self.scale, np.uint8)
+        if self.scale < TRELLIS_SCALE:
+            tables.code(coder, self.values, mean, scale)
+            return [2 * int(value) for value in self.values]
+        found, state = [], np.zeros(1, np.uint8)
+        for n in range(len(mean)):  # they are one lane
+            beside, value = int(trellis.second(state)[0]), self.values[n : n + 1]
+            tables.code(coder, value, mean[:1] + np.int16(4 * beside), scale[:1])
+            found.append(2 * int(value[0]) - beside)
+            state = trellis.after(state, value)
+        return found
+
+
 @pytest.mark.parametrize("value", [LATENT_LIMIT - 1, LATENT_LIMIT, -LATENT_LIMIT, 1 << 23])
-def test_a_latent_out_of_range_is_refused(shipped: Model, value: int) -> None:
-    """Written by no encoder; behind right checksums."""
+@pytest.mark.parametrize(
+    ("scale", "before"),
+    [(TRELLIS_SCALE - 1, 0), (TRELLIS_SCALE, 0), (SCALES - 1, 0), (SCALES - 1, 1)],
+)
+def test_a_latent_out_of_range_is_refused(
+    shipped: Model, scale: int, before: int, value: int
+) -> None:
+    """Written by no encoder; behind right checksums. Of either quantiser, and without a trellis."""
     shape = (1, len(GROUPS[0]), 2, 2)
     mean = torch.zeros(shape, dtype=torch.int16)
-    scale = torch.full(shape, SCALES - 1, dtype=torch.uint8)
+    scales = torch.full(shape, scale, dtype=torch.uint8)
     here = torch.ones((1, 1, 2, 2), dtype=torch.int16)
-    count = 4 * len(GROUPS[0])
-    written = np.zeros(count, np.int32)
-    written[2] = value
+    written = Written(np.array([before, before, value, 0], np.int32), scale)
     encoder = Encoder()
-    shipped.tables.code_shifts(encoder, np.zeros(GROUPS_OF_SCALES, np.int32))
-    scales = np.full(count, SCALES - 1, np.uint8)
-    shipped.tables.code(encoder, written, np.zeros(count, np.int16), scales)
-    coder = TableCoder(shipped.tables, Decoder(encoder.finish()), None)
+    expected = written.code(shipped.tables, encoder)
+    assert expected[2] == 2 * value - before  # after two odd ones, of the second quantiser
+    decoder = Decoder(encoder.finish())
+    coder = TableCoder(shipped.tables, decoder, None)
     if abs(value) < LATENT_LIMIT:
-        found = coder.code(0, here, mean, scale)
-        assert found.permute(0, 2, 3, 1).flatten().tolist() == written.tolist()
+        found = coder.code(0, here, mean, scales)
+        assert found.permute(0, 2, 3, 1).flatten().tolist() == expected
+        decoder.finish()
     else:
         with pytest.raises(ValueError, match="a latent is out of range"):
-            coder.code(0, here, mean, scale)
+            coder.code(0, here, mean, scales)
 
 
 # The head

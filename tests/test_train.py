@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import math
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +27,7 @@ from examples.train.model import (  # noqa: E402
     FIRST_TAIL,
     Batch,
     TrainingCodec,
+    _LatentMeter,
     bits_of,
     levels,
     log_scale,
@@ -41,6 +42,7 @@ from rawcodec.model.config import (  # noqa: E402
     PASSES,
     RATES,
     SCALES,
+    TRELLIS_SCALE,
     TRUNK_MARGIN,
 )
 from rawcodec.model.fitted import CHANNELS, TAPS, Coefficients, outputs  # noqa: E402
@@ -123,8 +125,8 @@ def test_a_layer_in_training_is_the_exported_one(name):
 
 
 def test_levels_are_those_of_the_codec():
-    z = torch.arange(1 - (1 << 15), 1 << 15)
-    ours = levels(z.float()) * UNIT
+    z = torch.arange(1 - (1 << 15), 1 << 15)  # in half steps
+    ours = levels(z.float() / 2) * UNIT
     theirs = torch.from_numpy(latents._LEVELS[z.numpy().astype(np.int16).view(np.uint16)])
     assert torch.equal(ours, theirs.float())
 
@@ -277,8 +279,10 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
         parts = codec(batch, exact=True, noisy=False, choosy=choosy)
     monkeypatch.undo()
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
-    z = ours.latents.round().to(torch.int16)
-    assert float((z - ours.latents).abs().max()) < 1e-5
+    z = (2 * ours.latents).round().to(torch.int16)  # in half steps
+    assert float((z / 2 - ours.latents).abs().max()) < 1e-5
+    # the trellis has some between integers; at a low rate, all scales are below it
+    assert bool(torch.any(z & 1)) == (choosy and rate > 3)
     ((activation,), _) = ours.seen["hyper_features"][0]
     v = ((activation * UNIT - 64) / 4)[:, :, 1:-1, 1:-1].to(torch.int32)
     assert z.any()
@@ -332,8 +336,8 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
         steps = model.steps[rate][None, :, None, None]
         assert float((steps - wanted_steps).abs().max()) <= 0.51
         before = codec.domain(torch.from_numpy(prediction.astype(np.float32)))
-        expected = (before + unblocks((z + added) * steps)[0]).numpy()
-        wanted_picture = before + unblocks((z + added) * wanted_steps)[0]
+        expected = (before + unblocks((z / 2 + added) * steps)[0]).numpy()
+        wanted_picture = before + unblocks((z / 2 + added) * wanted_steps)[0]
         error = codec.domain(torch.from_numpy(raw.astype(np.float32))) - wanted_picture
     found = model.forward.astype(np.float32)[decoded]
     inner = (expected > 100) & (expected < 57000)
@@ -378,6 +382,46 @@ def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind,
 
 
 TAILS = [FIRST_TAIL, (-9.0, 2.0), (-2.5, 0.75), (-4.0, 3.0)]
+
+
+@pytest.mark.parametrize("tail", TAILS, ids=str)
+@pytest.mark.parametrize("share", [0.4, 1])
+def test_training_chooses_latents_as_the_codec_does(tail, share, monkeypatch):
+    """All but few, for training does not round the probabilities; of small scales and of large."""
+    count = 30_000
+    rng = np.random.default_rng(3)
+    tables = Tables(*export.tables(tail))
+    spoken = np.flatnonzero(tables.sizes != SILENT)
+    scale = rng.choice(spoken, count)
+    mean = rng.integers(-80, 81, count)
+    wanted = mean / 8 + rng.normal(size=count) * export.scales()[scale]
+    y = torch.zeros((1, 4, 1, count))
+    y[0, 0, 0] = torch.from_numpy(wanted)
+    here = rng.random(count) < share
+    at, means, scales = (
+        torch.from_numpy(array.astype(kind))[None, None, None]
+        for array, kind in ((here, np.int16), (mean, np.int16), (scale, np.uint8))
+    )
+    meter, coder = _LatentMeter(y, False, True, torch.tensor(tail)), RateMeter()
+    with torch.no_grad():
+        found = meter.code(0, at.float(), means.float(), scales.float())
+    halves = (2 * found).round()
+    assert float((2 * found - halves).abs().max()) < 1e-3
+    ours = halves[0, 0, 0].numpy()
+    groups = np.zeros(SCALES // SHIFTED_TOGETHER, np.int32)
+    monkeypatch.setattr(TableCoder, "_best_shifts", lambda *_: groups)
+    theirs = TableCoder(tables, coder, y).code(0, at, means, scales)[0, 0, 0].numpy()
+    large = here & (scale >= TRELLIS_SCALE)
+    small = here & (scale < TRELLIS_SCALE)
+    assert np.mean(ours[small] != theirs[small]) < 0.001
+    assert np.mean(ours[large] != theirs[large]) < 0.005
+    for found in (ours, theirs):
+        assert not np.any(found[small] % 2)
+        assert 0.45 < np.mean(found[large] % 2) < 0.55
+    errors = [((z / 2 - wanted)[large] ** 2).sum() for z in (ours, theirs)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+    none = len(groups) * SHIFT_BITS[len(SHIFT_BITS) // 2]
+    assert float(meter.bits) == pytest.approx(coder.bits - none, rel=2e-3)
 
 
 @pytest.mark.parametrize("tail", TAILS, ids=str)
@@ -510,7 +554,7 @@ def test_noise_comes_before_rounding_and_the_order_last():
     last = phases[-1]
     assert (last.noisy, last.exact, last.choosy, last.ordered) == (False, True, True, True)
     assert last.rate_weight == 1
-    for before, after in pairwise(phases):
+    for before, after in itertools.pairwise(phases):
         assert before.noisy >= after.noisy
         assert before.exact <= after.exact
         assert before.choosy <= after.choosy
@@ -831,6 +875,7 @@ def test_a_run_goes_on_where_it_stopped(frames, tmp_path, small):
         assert torch.equal(array, first["codec"][name]), name
     for name, array in again.average.state_dict().items():
         assert torch.equal(array, first["average"][name]), name
+    assert all(part.requires_grad for part in again.codec.parameters())
     moments = again.optimiser.state_dict()["state"]
     assert torch.equal(moments[0]["exp_avg"], first["optimiser"]["state"][0]["exp_avg"])
 
@@ -881,6 +926,8 @@ def test_a_run_may_begin_with_the_weights_of_another(frames, tmp_path, small):
     for name, array in training.codec.state_dict().items():
         assert torch.equal(array, state["average"][name]), name
         assert torch.equal(array, training.average.state_dict()[name]), name
+    for name, part in training.codec.named_parameters():
+        assert part.requires_grad != name.startswith("hyper_analysis."), name
 
     short = replace(settings, minutes=4 / 60)
     fit.train(frames, second, short)
@@ -892,6 +939,11 @@ def test_a_run_may_begin_with_the_weights_of_another(frames, tmp_path, small):
     again = fit.read_checkpoint(second / fit.CHECKPOINT)
     assert [call["step"] for call in again["calls"]] == [0, 0, begun["step"]]
     assert again["begun"] == fit.STARTED
+    for kind, name in itertools.product(("codec", "average"), state["average"]):
+        if name.startswith("hyper_analysis."):  # it stays as the other run left it
+            assert torch.equal(again[kind][name], state["average"][name]), name
+    changed = "layers.layers.base.weight"
+    assert not torch.equal(again["codec"][changed], begun["codec"][changed])
     commands = [c for c in export.commands(again["calls"]) if " fit " in c]
     assert [c.endswith(" --start OTHER") for c in commands] == [False, True, True]
     assert str(tmp_path) not in "".join(export.commands(again["calls"]))

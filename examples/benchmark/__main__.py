@@ -85,6 +85,17 @@ def ahead(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+def order(data: Path, out: Path) -> None:
+    """What the learned order of the latents is worth."""
+    from . import order as order_page
+
+    with _writing(out / "order.md", data) as (pairs, _):
+        order_page.run_all(pairs, out)
+
+
+@main.command()
+@_data_option
+@_out_option
 def transform(data: Path, out: Path) -> None:
     """Whether a transform pays for what the tone layer leaves."""
     from . import transform as transform_page
@@ -125,12 +136,56 @@ def exactness(data: Path, out: Path, quality: str) -> None:
 @main.command()
 @_data_option
 @_out_option
+def target(data: Path, out: Path) -> None:
+    """How near --bpp and --max-bytes come, and how long they take."""
+    from . import target as target_page
+
+    with _writing(out / "target.md", data) as (pairs, scratch):
+        target_page.run_all(pairs, out, scratch)
+
+
+@main.command()
+@_data_option
+@_out_option
 def profile(data: Path, out: Path) -> None:
     """Where the time goes, on the largest photo."""
     from . import profile as profile_page
 
     with _writing(out / "profile.md", data) as (pairs, scratch):
         profile_page.run_all(pairs, out, scratch)
+
+
+@main.command()
+@_data_option
+@_out_option
+def edits(data: Path, out: Path) -> None:
+    """What edits of the decoded raw look like, beside those of the raw."""
+    from . import edits as edits_page
+
+    with _writing(out / "edits.md", data) as (pairs, _):
+        edits_page.run_all(pairs, out)
+
+
+@main.command()
+@_data_option
+@_out_option
+@click.option(
+    "--pair",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A pair to show, as PHOTO.rt or PHOTO.dt; may be repeated.  [default: three pairs]",
+)
+def maps(data: Path, out: Path, names: tuple[str, ...]) -> None:
+    """Where in a photo the bits go, and where the error was and is."""
+    from . import maps as maps_page
+
+    with _writing(out / "maps.md", data) as (pairs, _):
+        try:
+            chosen = maps_page.choose(pairs, names)
+        except ValueError as error:
+            raise click.ClickException(f"{data}: {error}") from error
+        maps_page.run_all(chosen, out)
 
 
 if __name__ == "__main__":

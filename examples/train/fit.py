@@ -186,6 +186,7 @@ class Training:
         self.codec.load_state_dict(theirs)
         self.average.load_state_dict(theirs)
         self.begun, self.calls = STARTED, state.get("calls", [])
+        self._keep_hyper_analysis()
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint; ValueError if it is of another exponent."""
@@ -196,7 +197,13 @@ class Training:
         self.step, self.spent = state["step"], state["spent"]
         self.begun = state.get("begun", 0.0)
         self.calls = state.get("calls", [])
+        if self.begun > 0:
+            self._keep_hyper_analysis()
         torch.manual_seed(self.settings.seed + self.step)  # else the first noise comes again
+
+    def _keep_hyper_analysis(self) -> None:
+        """Leave the hyper-analysis as another run made it: see docs/results/training.md, run 6."""
+        self.codec.hyper_analysis.requires_grad_(False)
 
     def _checkpoint(self, path: Path) -> dict[str, Any]:
         state = read_checkpoint(path)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rawcodec.model import network
+from rawcodec.model import network, trellis
 from rawcodec.model.analysis import HyperAnalysis, between_anchors
 from rawcodec.model.config import (
     ACTIVATION_MAX,
@@ -25,6 +26,7 @@ from rawcodec.model.config import (
     HYPER_DEAD_ZONE,
     HYPER_GAIN,
     HYPER_LIMIT,
+    LANE,
     LATENTS,
     MEAN_UNIT,
     PASSES,
@@ -33,6 +35,7 @@ from rawcodec.model.config import (
     SCALE_OCTAVES,
     SCALES,
     STEPS,
+    TRELLIS_SCALE,
     TRUNK_MARGIN,
     ZERO,
 )
@@ -142,6 +145,10 @@ class _LatentMeter:
             nearest = y.detach().round()
             if self.choosy:
                 nearest = _chosen(y, nearest, mu, sigma, self.tail)
+                which = (here.detach() > 0) & (scale.detach() >= TRELLIS_SCALE)
+                nearest[which] = _along(
+                    *(part.detach()[which] for part in (y, mu, sigma)), self.tail
+                )
             z = y + (nearest - y).detach()
         self.bits = self.bits + (bits_of(z, mu, sigma, self.tail) * here).sum((1, 2, 3))
         return z
@@ -154,6 +161,31 @@ def _chosen(y: Tensor, nearest: Tensor, mu: Tensor, sigma: Tensor, tail: Tensor)
     saved = bits_of(nearest, mu, sigma, tail) - bits_of(other, mu, sigma, tail)
     worse = (y - other) ** 2 - (y - nearest) ** 2
     return torch.where(saved > DISTORTION_WEIGHT * worse, other, nearest)
+
+
+@torch.no_grad()
+def _along(y: Tensor, mu: Tensor, sigma: Tensor, tail: Tensor) -> Tensor:
+    """What the trellis makes of latents (n,) in steps: see :mod:`rawcodec.model.trellis`."""
+    half = y.new_tensor([[0.0], [0.5]])
+    below = (y + half).floor()
+    costs = []
+    for integer in (below, below + 1):
+        z = integer - half
+        bits = bits_of(z, mu.expand_as(z), sigma.expand_as(z), tail)
+        costs.append((bits + DISTORTION_WEIGHT * (y - z) ** 2).float().cpu().numpy())
+    low, high = costs
+    whole = below.to(torch.int32).cpu().numpy()
+
+    def prices(part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return whole[:, part], low[:, part], high[:, part]
+
+    chosen = trellis.best(len(y), prices)
+    state, second = np.zeros(-(-len(y) // LANE), np.uint8), np.empty(len(y), np.float32)
+    for part in trellis.steps(len(y)):
+        state = state[: part.stop - part.start]
+        second[part] = trellis.second(state)
+        state = trellis.after(state, chosen[part])
+    return torch.from_numpy(chosen - second / 2).to(y)
 
 
 class TrainingCodec(nn.Module):

@@ -51,8 +51,15 @@ MEAN_UNIT: Final = 8
 MEAN_LIMIT: Final = 1023
 """Largest magnitude of a mean, in units of 1/8."""
 
-LATENT_LIMIT: Final = 1 << 15
-"""Latents are smaller than this in magnitude."""
+LATENT_LIMIT: Final = 1 << 14
+"""The integers that latents are coded as are smaller than this in magnitude."""
+
+TRELLIS_SCALE: Final = 21
+"""The smallest scale whose latents have one of two quantisers, by the trellis; those below are
+nearly all zero, which only the first quantiser has."""
+
+LANE: Final = 128
+"""Latents of a lane of the trellis, at most."""
 
 HYPER_LIMIT: Final = 15
 """Largest magnitude of a hyper-latent."""

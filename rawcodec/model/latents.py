@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import network
+from . import network, trellis
 from .analysis import HyperAnalysis, working_type
 from .bands import over_bands
 from .config import (
@@ -32,6 +32,7 @@ from .config import (
     HYPER_BLOCK,
     HYPER_GAIN,
     HYPER_LIMIT,
+    LANE,
     LATENT_LIMIT,
     LATENTS,
     LAYERS,
@@ -41,6 +42,7 @@ from .config import (
     PREDICTION_UNIT,
     SCALES,
     STEPS,
+    TRELLIS_SCALE,
     WIDTH,
     ZERO,
 )
@@ -66,6 +68,9 @@ BAND = 16
 
 _WIDEST = HALVES[-1]
 """Largest residue that ``Tables.cost`` has."""
+
+_BESIDE = np.int16(MEAN_UNIT // 2)
+"""Half a step, in units of means."""
 
 _SHIFT_SAMPLE = 1 << 19
 """Latents of a pass that tell how scales are to be shifted."""
@@ -131,18 +136,18 @@ def _over_bands(run: Runner, first: int, last: int, task: Callable[[int, int], N
 
 
 def _levels() -> np.ndarray:
-    """Activations of latents: uint8 (65536,), by the latent's 16 bits.
+    """Activations of latents: uint8 (65536,), by the 16 bits of the latent in half steps.
 
     64 and 10 log2(1 + |z|), rounded, of the sign of z. No machine's logarithm
-    is asked: |z| rounds to n or more where (1 + |z|)^20 >= 2^(2n - 1).
+    is asked: |z| rounds to n or more where (2 + 2 |z|)^20 >= 2^(2n + 19).
     """
     sizes = np.zeros(1 << 15, np.uint8)
     for n in range(1, ZERO):
-        power = 1 << (2 * n - 1)
+        power = 1 << (2 * n + 19)
         low, high = 0, 1 << 15
-        while low < high:  # the smallest |z| that reaches it
+        while low < high:  # the smallest 2 |z| that reaches it
             middle = (low + high) // 2
-            if (1 + middle) ** 20 >= power:
+            if (2 + middle) ** 20 >= power:
                 high = middle
             else:
                 low = middle + 1
@@ -299,13 +304,16 @@ class PlaneCodec:
         return mean, scale
 
     def code(self, coder: network.LatentCoder) -> Tensor:
-        """All latents, through a coder: int16 (1, 4, h, w)."""
+        """All latents, through a coder: int16 (1, 4, h, w), in half steps."""
         size = 2 * self.rows, 2 * self.columns
         zeros = _channels_last(LATENTS, *size, 0, torch.int16, "cpu")
         return network.walk(coder, self.steps, zeros, self.parameters)
 
     def synthesise(self, latents: Tensor) -> np.ndarray:
-        """The plane that the latents make of the prediction: uint16 (H, W), companded."""
+        """The plane that the latents make of the prediction: uint16 (H, W), companded.
+
+        latents: int16 (1, 4, h, w), in half steps.
+        """
         model = self.run.model
         step = self.run.steps
         forward = model.forward.astype(np.int32)
@@ -315,7 +323,7 @@ class PlaneCodec:
             near = slice(2 * top, 2 * (bottom + _MARGIN))
             levels = self.run.put(self._levels(latents, 2 * top, 2 * bottom, _MARGIN))
             added = network.synthesis(self.run, self._detail[:, :, near], levels)
-            values = latents[:, :, 2 * top : 2 * bottom].to(torch.int32) * step
+            values = (latents[:, :, 2 * top : 2 * bottom].to(torch.int32) * step) >> 1
             values += (added.cpu().to(torch.int32) * step) >> CORRECTION_BITS
             residual = unblocks(values)[0]
             part = slice(4 * top, min(4 * bottom, self.height))
@@ -328,7 +336,10 @@ class PlaneCodec:
         return result
 
     def _known(self, latents: Tensor, top: int, bottom: int) -> Tensor:
-        """What a context sees of rows of quads: see ``network.parameters``."""
+        """What a context sees of rows of quads: see ``network.parameters``.
+
+        latents: in half steps.
+        """
         margin = _CONTEXT_MARGIN
         levels = self._levels(latents, top, bottom, margin)
         height, width = levels.shape[2:]
@@ -342,7 +353,7 @@ class PlaneCodec:
     def _levels(self, latents: Tensor, top: int, bottom: int, margin: int) -> Tensor:
         """Latents of rows of quads, and of a margin, as activations: uint8 (1, 4, ...).
 
-        They are zero beyond the picture.
+        latents: in half steps. They are zero beyond the picture.
         """
         size = bottom - top + 2 * margin, latents.shape[3] + 2 * margin
         result = _channels_last(LATENTS, *size, ZERO, torch.uint8, "cpu")
@@ -370,8 +381,9 @@ class PlaneCodec:
 class TableCoder:
     """Codes latents with tables, through an entropy coder; also the hyper-latents.
 
-    It is the ``LatentCoder`` of encoder and decoder. latents: float32 (1, 4,
-    h, w) in steps, from which an encoder chooses integers; None to decode.
+    It is the ``LatentCoder`` of encoder and decoder; what it returns is in half
+    steps. latents: float32 (1, 4, h, w) in steps, for which an encoder chooses
+    integers; None to decode.
     """
 
     def __init__(self, tables: Tables, coder: EntropyCoder, latents: Tensor | None) -> None:
@@ -387,21 +399,57 @@ class TableCoder:
         # all of them without copies
         chosen = slice(None) if len(positions) == height * width else positions
         means, scales = (_rows(part)[chosen].ravel() for part in (mean, scale))
-        given = shifts = None
+        ours = shifts = None
         if self._latents is not None:
             part = self._latents[:, channels[0] : channels[-1] + 1]
             ours = _rows(part)[chosen].ravel()
             shifts = self._best_shifts(ours, means, scales)
         shifts = self._tables.code_shifts(self._coder, shifts)
         scales = self._tables.shifted(scales, shifts)
-        if self._latents is not None:
-            given = self._choose(ours, means, scales)
-        values = self._tables.code(self._coder, given, means, scales)
-        if len(values) and max(-int(values.min()), int(values.max())) >= LATENT_LIMIT:
-            raise ValueError("a latent is out of range")
+        values = np.empty(len(means), np.int16)
+        large = scales >= TRELLIS_SCALE
+        for code, which in ((self._alone, ~large), (self._along, large)):
+            at = np.flatnonzero(which)
+            wanted = None if ours is None else ours[at]
+            values[at] = code(wanted, means[at], scales[at])
         result = np.zeros((height * width, len(channels)), np.int16)
         result[chosen] = values.reshape(-1, len(channels))
         return torch.from_numpy(result.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
+
+    def _alone(self, latents: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Latents that have the first quantiser: int32 (n,), in half steps.
+
+        latents: float32 (n,), to encode.
+        """
+        given = None if latents is None else self._choose(latents, mean, scale)
+        return 2 * self._coded(given, mean, scale)
+
+    def _along(self, latents: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Latents whose quantisers the trellis knows: int32 (n,), in half steps.
+
+        latents: float32 (n,), to encode.
+        """
+        given = None
+        if latents is not None:
+            given = trellis.best(len(mean), functools.partial(self._prices, latents, mean, scale))
+        result = np.empty(len(mean), np.int32)
+        state = np.zeros(-(-len(mean) // LANE), np.uint8)
+        for part in trellis.steps(len(mean)):
+            state = state[: part.stop - part.start]
+            second = trellis.second(state)
+            # half a step beside: integers lie as those of the first do around a mean half a step up
+            moved = mean[part] + _BESIDE * second
+            found = self._coded(None if given is None else given[part], moved, scale[part])
+            result[part] = 2 * found - second
+            state = trellis.after(state, found)
+        return result
+
+    def _coded(self, given: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """The integers of latents; ValueError for those out of range."""
+        values = self._tables.code(self._coder, given, mean, scale)
+        if len(values) and max(-int(values.min()), int(values.max())) >= LATENT_LIMIT:
+            raise ValueError("a latent is out of range")
+        return values
 
     def code_hyper(
         self, hyper: np.ndarray | None, means: np.ndarray, shape: tuple[int, int], scale: Tensor
@@ -433,6 +481,34 @@ class TableCoder:
 
         over_bands(0, len(latents), TOGETHER, choose)
         return result
+
+    def _prices(
+        self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray, part: slice
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Integers for some latents, bits and weighted errors of these: ``trellis.Prices``."""
+        assert self._cost is not None
+        whole, fraction = split(mean[part] + _BESIDE * np.arange(2, dtype=np.int16)[:, None])
+        # clipped a little inside, so that the next integer is in range with either quantiser
+        above = latents[part].clip(2 - LATENT_LIMIT, LATENT_LIMIT - 3)
+        above = above + np.float32(0.5) * np.arange(2, dtype=np.float32)[:, None]
+        floor = np.floor(above)
+        above -= floor
+        below = floor.astype(np.int32)
+        residue = below - whole
+        np.minimum(np.maximum(residue, -_WIDEST, out=residue), _WIDEST - 1, out=residue)
+        residue += _places(scale[part], fraction)
+        low = self._cost.take(residue)
+        residue += 1
+        high = self._cost.take(residue)
+        weight = np.float32(DISTORTION_WEIGHT)
+        error = above * above
+        error *= weight
+        low += error
+        high += error
+        above *= 2 * weight  # (1 - a)^2 = a^2 - (2 a - 1)
+        above -= weight
+        high -= above
+        return below, low, high
 
     def _best_shifts(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """The shifts of scales with which latents take the fewest bits: int32 (16,).

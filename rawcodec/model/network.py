@@ -33,7 +33,8 @@ class LatentCoder(Protocol):
 
         here: (B, 1, h, w), 1 at the positions of the pass. mean, scale: (B, c,
         h, w), as the layers give them, for the c channels of the pass's group.
-        Returns (B, c, h, w); what it has elsewhere does not matter.
+        Returns (B, c, h, w), in steps or, as integers, in half steps; what it has elsewhere does
+        not matter.
         """
         ...
 

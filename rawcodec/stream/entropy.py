@@ -51,6 +51,9 @@ _CACHED_TABLES: Final = 4096
 class Coder(ABC):
     """What the three coders share: the walk over tables, groups and escapes."""
 
+    _known: tuple[Tables | None, list[npt.NDArray[np.int64]]] = None, []
+    """The tables that were checked last, and as they were found to be."""
+
     def code(
         self,
         symbols: npt.NDArray[np.integer[Any]] | None,
@@ -64,7 +67,8 @@ class Coder(ABC):
         frequencies: T tables, as an array (T, K) or as rows of different
             lengths K: positive integers, K even, that sum to ``TOTAL``. The
             first K - 1 entries of a row belong to the symbols from
-            -(K - 2) / 2 to (K - 2) / 2, the last to every other symbol.
+            -(K - 2) / 2 to (K - 2) / 2, the last to every other symbol. The same
+            object call after call is checked once, and must not change.
         index: (n,) integers from 0 to T - 1: the table of each symbol.
 
         Returns the symbols, int32 of shape (n,). Encoding and decoding take
@@ -73,7 +77,9 @@ class Coder(ABC):
         Raises ValueError for arguments that are not as described, and
         CorruptSidecarError (``Decoder`` only) for data that no encoder wrote.
         """
-        tables = _checked_tables(frequencies)
+        if frequencies is not self._known[0]:
+            self._known = frequencies, _checked_tables(frequencies)
+        tables = self._known[1]
         _check_index(index, len(tables))
         given = self._accept(symbols, len(index))
         result = np.empty(len(index), np.int32)
