@@ -327,9 +327,9 @@ def test_an_escaped_symbol_out_of_range_is_refused() -> None:
     # 2^24 - 1 beyond a range of three is more than a symbol may be.
     index = np.zeros(1, np.int64)
     writer = Encoder()
-    writer._code_table(np.array([7], np.int32), TABLES[0], 1)
+    writer._code_table(np.array([7], np.int32), entropy._Table(TABLES[0]), 1)
     writer._code_bits(np.array([0], np.int32), 1, 1)
-    writer._code_table(np.array([23], np.int32), entropy._ESCAPE_LENGTHS, 1)
+    writer._code_table(np.array([23], np.int32), entropy._Table(entropy._ESCAPE_LENGTHS), 1)
     writer._code_bits(np.array([2**23 - 1], np.int32), 23, 1)
     with pytest.raises(CorruptSidecarError, match="out of range"):
         Decoder(writer.finish()).code(None, TABLES, index)

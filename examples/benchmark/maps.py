@@ -190,10 +190,8 @@ class MappedCoder(TableCoder):
         """See ``TableCoder.code``; after the last pass the plane is added to the map."""
         self._pieces = []
         result = super().code(number, here, mean, scale)
-        # first those of small scales, then the others, both in order
-        order = np.argsort(self._large, kind="stable")
-        bits = np.empty(len(order))
-        bits[order] = np.concatenate(self._pieces)
+        bits, *others = self._pieces  # first those of small scales, then the others, in order
+        bits[self._large] = np.concatenate([bits[:0], *others])
         channels = np.array(GROUPS[PASSES[number][0]])
         places = np.ix_(np.flatnonzero(here.numpy()), channels)
         self._taken[places] += bits.reshape(-1, len(channels))
@@ -218,17 +216,24 @@ class MappedCoder(TableCoder):
         self._large = self._tables.shifted(scale, shifts) >= TRELLIS_SCALE
         return shifts
 
-    def _coded(self, given: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _coded(
+        self,
+        given: np.ndarray | None,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        where: np.ndarray | None = None,
+    ) -> np.ndarray:
         before = self._meter.bits
-        values = super()._coded(given, mean, scale)
+        values = super()._coded(given, mean, scale, where)
         self._metered += self._meter.bits - before
-        self._pieces.append(self._last(scale))
+        self._pieces.append(self._last(scale, where))
         return values
 
-    def _last(self, scale: np.ndarray) -> np.ndarray:
+    def _last(self, scale: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """Bits of the latents just coded, by their scales: float64 (n,); silent ones take none."""
         bits = np.zeros(len(scale))
-        bits[self._tables.sizes[scale] != SILENT] = self._meter.last
+        coded = self._tables.sizes[scale] != SILENT
+        bits[coded if where is None else coded & where] = self._meter.last
         return bits
 
 

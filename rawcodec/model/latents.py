@@ -406,23 +406,16 @@ class TableCoder:
             shifts = self._best_shifts(ours, means, scales)
         shifts = self._tables.code_shifts(self._coder, shifts)
         scales = self._tables.shifted(scales, shifts)
-        values = np.empty(len(means), np.int16)
-        large = scales >= TRELLIS_SCALE
-        for code, which in ((self._alone, ~large), (self._along, large)):
-            at = np.flatnonzero(which)
-            wanted = None if ours is None else ours[at]
-            values[at] = code(wanted, means[at], scales[at])
+        small = scales < TRELLIS_SCALE
+        given = None if ours is None else self._choose(ours, means, scales)
+        values = self._coded(given, means, scales, small)
+        values *= 2
+        large = np.flatnonzero(~small)
+        wanted = None if ours is None else ours[large]
+        values[large] = self._along(wanted, means[large], scales[large])
         result = np.zeros((height * width, len(channels)), np.int16)
         result[chosen] = values.reshape(-1, len(channels))
         return torch.from_numpy(result.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
-
-    def _alone(self, latents: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Latents that have the first quantiser: int32 (n,), in half steps.
-
-        latents: float32 (n,), to encode.
-        """
-        given = None if latents is None else self._choose(latents, mean, scale)
-        return 2 * self._coded(given, mean, scale)
 
     def _along(self, latents: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Latents whose quantisers the trellis knows: int32 (n,), in half steps.
@@ -444,9 +437,15 @@ class TableCoder:
             state = trellis.after(state, found)
         return result
 
-    def _coded(self, given: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _coded(
+        self,
+        given: np.ndarray | None,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        where: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The integers of latents; ValueError for those out of range."""
-        values = self._tables.code(self._coder, given, mean, scale)
+        values = self._tables.code(self._coder, given, mean, scale, where)
         if len(values) and max(-int(values.min()), int(values.max())) >= LATENT_LIMIT:
             raise ValueError("a latent is out of range")
         return values

@@ -150,11 +150,12 @@ class Tables:
         latents: npt.NDArray[np.int32] | None,
         mean: npt.NDArray[np.int16],
         scale: npt.NDArray[np.uint8],
+        where: npt.NDArray[np.bool_] | None = None,
     ) -> npt.NDArray[np.int32]:
         """Code latents (n,) with means, in eighths, and scales; None for a decoder.
 
-        Returns the latents. Those of a silent scale are not coded, and are
-        their rounded mean.
+        where: which of them, if not all. Returns the latents. Those of a silent scale are not
+        coded, and are their rounded mean; as are those that ``where`` leaves out.
         """
         count = len(mean)
         rows = self._row.reshape(-1)
@@ -168,7 +169,10 @@ class Tables:
             part, number = slice(start, stop), start // TOGETHER
             whole, fraction = split(mean[part])
             row = rows.take(scale[part].astype(np.uint16) * np.uint16(MEAN_UNIT) + fraction)
-            here = np.flatnonzero(row != _NO_ROW)
+            known = row != _NO_ROW
+            if where is not None:
+                known &= where[part]
+            here = np.flatnonzero(known)
             if len(here) < len(row):
                 spoken[number] = here
                 row, whole = row[here], whole[here]

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -48,10 +48,22 @@ _WORD: Final = np.dtype("<u4")
 _CACHED_TABLES: Final = 4096
 
 
+class _Table:
+    """Frequencies, int64, of the symbols -half..half and of the escape; constriction's model."""
+
+    def __init__(self, frequencies: npt.NDArray[np.int64]) -> None:
+        self.frequencies = frequencies
+        self.half = (len(frequencies) - 2) // 2
+
+    @cached_property
+    def model(self) -> Any:
+        return _categorical(self.frequencies.tobytes())
+
+
 class Coder(ABC):
     """What the three coders share: the walk over tables, groups and escapes."""
 
-    _known: tuple[Tables | None, list[npt.NDArray[np.int64]]] = None, []
+    _known: tuple[Tables | None, list[_Table]] = None, []
     """The tables that were checked last, and as they were found to be."""
 
     def code(
@@ -91,16 +103,14 @@ class Coder(ABC):
     def _code_part(
         self,
         given: Symbols | None,
-        tables: list[npt.NDArray[np.int64]],
+        tables: list[_Table],
         order: npt.NDArray[np.intp],
         groups: list[tuple[int, int, int]],
         result: Symbols,
     ) -> None:
         """Code up to ``PART`` symbols, table after table, into ``result``: see ``_groups``."""
         counts = [stop - start for _, start, stop in groups]
-        half = np.repeat(
-            np.array([(len(tables[table]) - 2) // 2 for table, _, _ in groups], np.int32), counts
-        )
+        half = np.repeat(np.array([tables[table].half for table, _, _ in groups], np.int32), counts)
         entries = None
         if given is not None:
             given = given[order]
@@ -128,7 +138,7 @@ class Coder(ABC):
             rests = excess - (np.int32(1) << lengths)
             signs = (given < 0).astype(np.int32)
         signs = self._code_bits(signs, 1, n)
-        lengths = self._code_table(lengths, _ESCAPE_LENGTHS, n)
+        lengths = self._code_table(lengths, _Table(_ESCAPE_LENGTHS), n)
         excess = np.int32(1) << lengths
         for length in range(1, len(_ESCAPE_LENGTHS)):
             positions = np.flatnonzero(lengths == length)
@@ -145,7 +155,7 @@ class Coder(ABC):
         """The n symbols given, checked; None for a coder that finds them itself."""
 
     @abstractmethod
-    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+    def _code_table(self, entries: Symbols | None, table: _Table, n: int) -> Symbols:
         """Code n entries of one table of frequencies, each from 0 to K - 1."""
 
     @abstractmethod
@@ -172,9 +182,9 @@ class Encoder(Coder):
     def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
         return _checked_symbols(symbols, n)
 
-    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+    def _code_table(self, entries: Symbols | None, table: _Table, n: int) -> Symbols:
         assert entries is not None
-        self._coder.encode(entries, _categorical(table.tobytes()))
+        self._coder.encode(entries, table.model)
         return entries
 
     def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
@@ -202,7 +212,8 @@ class Decoder(Coder):
 
         Raises CorruptSidecarError otherwise.
         """
-        mark = self._code_bits(None, _SENTINEL_BITS, 1)
+        with _corrupt_on_failure():
+            mark = self._code_bits(None, _SENTINEL_BITS, 1)
         if mark[0] != _SENTINEL or not self._coder.maybe_exhausted():
             raise _corrupt("does not end where it should")
 
@@ -211,16 +222,24 @@ class Decoder(Coder):
             raise ValueError("a Decoder finds the symbols itself: pass None")
         return None
 
-    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
-        return self._decode(_categorical(table.tobytes()), n)
+    def _code_table(self, entries: Symbols | None, table: _Table, n: int) -> Symbols:
+        decoded: Symbols = self._coder.decode(table.model, n)
+        return decoded
 
     def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
-        return self._decode(_uniform(bits), n)
-
-    def _decode(self, model: Any, n: int) -> Symbols:
-        with _corrupt_on_failure():
-            decoded: Symbols = self._coder.decode(model, n)
+        decoded: Symbols = self._coder.decode(_uniform(bits), n)
         return decoded
+
+    def _code_part(
+        self,
+        given: Symbols | None,
+        tables: list[_Table],
+        order: npt.NDArray[np.intp],
+        groups: list[tuple[int, int, int]],
+        result: Symbols,
+    ) -> None:
+        with _corrupt_on_failure():
+            super()._code_part(given, tables, order, groups, result)
 
 
 class RateMeter(Coder):
@@ -239,10 +258,10 @@ class RateMeter(Coder):
     def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
         return _checked_symbols(symbols, n)
 
-    def _code_table(self, entries: Symbols | None, table: npt.NDArray[np.int64], n: int) -> Symbols:
+    def _code_table(self, entries: Symbols | None, table: _Table, n: int) -> Symbols:
         assert entries is not None
-        counts = np.bincount(entries, minlength=len(table))
-        self.bits += float(counts @ np.log2(TOTAL / table))
+        counts = np.bincount(entries, minlength=len(table.frequencies))
+        self.bits += float(counts @ np.log2(TOTAL / table.frequencies))
         return entries
 
     def _code_bits(self, values: Symbols | None, bits: int, n: int) -> Symbols:
@@ -262,8 +281,8 @@ def _checked_symbols(symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Sy
     return symbols.astype(np.int32, copy=False)
 
 
-def _checked_tables(frequencies: Tables) -> list[npt.NDArray[np.int64]]:
-    """The tables as int64 rows; ValueError if they are no such tables."""
+def _checked_tables(frequencies: Tables) -> list[_Table]:
+    """The tables; ValueError if they are no such tables."""
     tables = []
     for row in frequencies:
         if row.ndim != 1 or row.dtype.kind not in "iu":
@@ -274,7 +293,7 @@ def _checked_tables(frequencies: Tables) -> list[npt.NDArray[np.int64]]:
         # The first condition bounds the sum, so that it cannot wrap.
         if np.any((table < 1) | (table > TOTAL)) or table.sum() != TOTAL:
             raise ValueError(f"a table is not positive frequencies that sum to {TOTAL}")
-        tables.append(table)
+        tables.append(_Table(table))
     return tables
 
 
@@ -311,11 +330,9 @@ def _groups(
     narrow = index.astype(np.uint16, copy=False) if tables <= 1 << 16 else index
     order = np.argsort(narrow, kind="stable")
     counts = np.bincount(narrow, minlength=tables)
-    ends = np.cumsum(counts)
-    return order, [
-        (int(table), int(ends[table] - counts[table]), int(ends[table]))
-        for table in np.flatnonzero(counts)
-    ]
+    used = np.flatnonzero(counts)
+    ends = np.cumsum(counts[used]).tolist()
+    return order, list(zip(used.tolist(), [0, *ends], ends, strict=False))
 
 
 @lru_cache(maxsize=_CACHED_TABLES)
