@@ -26,7 +26,6 @@ from rawcodec.model.config import (
     HYPER_DEAD_ZONE,
     HYPER_GAIN,
     HYPER_LIMIT,
-    LANE,
     LATENTS,
     MEAN_UNIT,
     PASSES,
@@ -180,12 +179,8 @@ def _along(y: Tensor, mu: Tensor, sigma: Tensor, tail: Tensor) -> Tensor:
         return whole[:, part], low[:, part], high[:, part]
 
     chosen = trellis.best(len(y), prices)
-    state, second = np.zeros(-(-len(y) // LANE), np.uint8), np.empty(len(y), np.float32)
-    for part in trellis.steps(len(y)):
-        state = state[: part.stop - part.start]
-        second[part] = trellis.second(state)
-        state = trellis.after(state, chosen[part])
-    return torch.from_numpy(chosen - second / 2).to(y)
+    halves = trellis.walk(len(y), lambda part, _: chosen[part])
+    return torch.from_numpy(halves / 2).to(y)
 
 
 class TrainingCodec(nn.Module):

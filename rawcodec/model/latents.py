@@ -32,7 +32,6 @@ from .config import (
     HYPER_BLOCK,
     HYPER_GAIN,
     HYPER_LIMIT,
-    LANE,
     LATENT_LIMIT,
     LATENTS,
     LAYERS,
@@ -425,17 +424,13 @@ class TableCoder:
         given = None
         if latents is not None:
             given = trellis.best(len(mean), functools.partial(self._prices, latents, mean, scale))
-        result = np.empty(len(mean), np.int32)
-        state = np.zeros(-(-len(mean) // LANE), np.uint8)
-        for part in trellis.steps(len(mean)):
-            state = state[: part.stop - part.start]
-            second = trellis.second(state)
+
+        def code(part: slice, second: np.ndarray) -> np.ndarray:
             # half a step beside: integers lie as those of the first do around a mean half a step up
             moved = mean[part] + _BESIDE * second
-            found = self._coded(None if given is None else given[part], moved, scale[part])
-            result[part] = 2 * found - second
-            state = trellis.after(state, found)
-        return result
+            return self._coded(None if given is None else given[part], moved, scale[part])
+
+        return trellis.walk(len(mean), code)
 
     def _coded(
         self,

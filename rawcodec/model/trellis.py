@@ -52,11 +52,31 @@ def after(state: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return following
 
 
+def _lanes(count: int) -> int:
+    return -(-count // LANE)
+
+
 def steps(count: int) -> Iterator[slice]:
     """Where the steps lie of so many latents; in the last ones, lanes may be missing."""
-    lanes = -(-count // LANE)
+    lanes = _lanes(count)
     for start in range(0, count, max(lanes, 1)):
         yield slice(start, min(start + lanes, count))
+
+
+def walk(count: int, code: Callable[[slice, np.ndarray], np.ndarray]) -> np.ndarray:
+    """So many latents, in half steps: int32 (count,).
+
+    code: the integers of a step, from where it lies and ``second`` of its latents.
+    """
+    result = np.empty(count, np.int32)
+    state = np.zeros(_lanes(count), np.uint8)
+    for part in steps(count):
+        state = state[: part.stop - part.start]
+        other = second(state)
+        chosen = code(part, other)
+        result[part] = 2 * chosen - other
+        state = after(state, chosen)
+    return result
 
 
 def best(count: int, prices: Prices) -> np.ndarray:
@@ -64,7 +84,7 @@ def best(count: int, prices: Prices) -> np.ndarray:
 
     Viterbi's algorithm: of the paths into a state only the cheapest is followed.
     """
-    lanes = -(-count // LANE)
+    lanes = _lanes(count)
     result = np.empty(count, np.int32)
 
     def find(first: int, last: int) -> None:
@@ -101,7 +121,7 @@ def best(count: int, prices: Prices) -> np.ndarray:
             state = way >> 1
             n = part.stop - part.start
             if n:
-                low = below[t].reshape(-1).take((state & 1) * width + lane)[:n]
+                low = below[t].reshape(-1).take(second(state) * width + lane)[:n]
                 result[part] = low + ((low ^ way[:n]) & 1)
 
     over_bands(0, lanes, _TOGETHER, find)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 from typing import Any, Final
@@ -97,7 +97,8 @@ class Coder(ABC):
         result = np.empty(len(index), np.int32)
         for part, order, groups in _sorted_parts(index, len(tables)):
             ours = None if given is None else given[part]
-            self._code_part(ours, tables, order, groups, result[part])
+            with self._guard():
+                self._code_part(ours, tables, order, groups, result[part])
         return result
 
     def _code_part(
@@ -149,6 +150,10 @@ class Coder(ABC):
         if np.any(magnitude >= SYMBOL_LIMIT):
             raise _corrupt("holds a symbol that is out of range")
         return np.where(signs == 1, -magnitude, magnitude).astype(np.int32)
+
+    def _guard(self) -> AbstractContextManager[None]:
+        """What to code within."""
+        return nullcontext()
 
     @abstractmethod
     def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
@@ -212,7 +217,7 @@ class Decoder(Coder):
 
         Raises CorruptSidecarError otherwise.
         """
-        with _corrupt_on_failure():
+        with self._guard():
             mark = self._code_bits(None, _SENTINEL_BITS, 1)
         if mark[0] != _SENTINEL or not self._coder.maybe_exhausted():
             raise _corrupt("does not end where it should")
@@ -230,16 +235,8 @@ class Decoder(Coder):
         decoded: Symbols = self._coder.decode(_uniform(bits), n)
         return decoded
 
-    def _code_part(
-        self,
-        given: Symbols | None,
-        tables: list[_Table],
-        order: npt.NDArray[np.intp],
-        groups: list[tuple[int, int, int]],
-        result: Symbols,
-    ) -> None:
-        with _corrupt_on_failure():
-            super()._code_part(given, tables, order, groups, result)
+    def _guard(self) -> AbstractContextManager[None]:
+        return _corrupt_on_failure()
 
 
 class RateMeter(Coder):
