@@ -743,9 +743,6 @@ def network() -> dict[str, Layer]:
         "up": Layer(64, 96, 1, 1, 0, 127, False),
         "detail": Layer(56, 32, 1, 1, 0, 127, True),
         "order": Layer(32, 2, 1, 1, -32767, 32767, False),
-        "synthesis.0": Layer(36, 32, 3, 1, 0, 127, True),
-        "synthesis.1": Layer(32, 32, 3, 1, 0, 127, False),
-        "synthesis.2": Layer(32, 4, 3, 1, -1023, 1023, False),
     }
     for n in range(4):
         outputs = 2 if n == 3 else 1
@@ -786,14 +783,14 @@ class Filter:
     numbers: list[list[int]]
 
     def layer(self, a: np.ndarray) -> np.ndarray:
-        """All outputs where all that they reach is in `a`, the 27 inputs of quads."""
+        """All outputs where all that they reach is in `a`, the channels 0 to 30."""
         count = self.activity_classes * self.brightness_classes * len(self.targets)
-        weight = np.zeros((count, 27, 3, 3), np.int64)
+        weight = np.zeros((count, 31, 3, 3), np.int64)
         bias = np.zeros(count, np.int64)
         for p in range(count):
-            for i, dy, dx in product(range(27), range(3), range(3)):
+            for i, dy, dx in product(range(31), range(3), range(3)):
                 weight[p, i, dy, dx] = self.numbers[i][9 * p + 3 * dy + dx] * 2 ** self.octaves[i]
-            bias[p] = self.numbers[27][p] * 2 ** self.octaves[27] - 64 * weight[p].sum()
+            bias[p] = self.numbers[31][p] * 2 ** self.octaves[31] - 64 * weight[p].sum()
         bound = 127 * np.abs(weight).sum(axis=(1, 2, 3)) + np.abs(bias)
         assert bound.max() < 2**24
         return convolved(a, weight, np.full(count, self.shift), bias, 1, -2047, 2047)
@@ -811,20 +808,35 @@ class Filter:
         t = sum((threshold <= middle for threshold in of_brightness), np.zeros_like(middle))
         return s * self.brightness_classes + t
 
-    def prediction(
+    def corrected(
         self, values: np.ndarray, cells: np.ndarray, a: np.ndarray, brightness: np.ndarray
     ) -> np.ndarray:
-        """P of all sites, from inputs and brightness of the grid's quads and one more around."""
-        outputs = self.layer(a[:27])
+        """v + 4 F of all sites, clipped.
+
+        `a` and `brightness` are the channels and the brightness of the grid's quads and one more
+        around.
+        """
+        outputs = self.layer(a)
         g = self.classes(brightness)
         height, width = values.shape
         colours = colours_of(cells, range(height), range(width))
-        p = values.copy()
+        v = values.copy()
         for i, j in product(range(height), range(width)):
             place = self.targets.index((2 * (i % 2) + j % 2, colours[i, j]))
             y, x = i // 2, j // 2
-            p[i, j] += 4 * outputs[g[y, x] * len(self.targets) + place, y, x]
-        return np.clip(p, 0, 46340)
+            v[i, j] += 4 * outputs[g[y, x] * len(self.targets) + place, y, x]
+        return np.clip(v, 0, 46340)
+
+
+def filter_channels(a: np.ndarray, z: np.ndarray | None) -> np.ndarray:
+    """The channels 0 to 30 of a filter at the grid's quads and one more around.
+
+    `a` are the inputs of these quads, `z` the latents of the grid, None for the first filter.
+    """
+    known = np.full((4, *a.shape[1:]), 64)
+    if z is not None:
+        known = beyond(64 + np.clip(z, -63, 63), 1, 64)
+    return np.concatenate([a[:23], known, a[23:27]])
 
 
 FINE = (
@@ -854,7 +866,8 @@ class Latents:
         self.steps: list[np.ndarray] = []
         self.shifts: list[list[int]] = []
         self.numbers: list[np.ndarray] = []
-        self.filters: list[Filter | None] = []
+        self.first_filters: list[Filter | None] = []
+        self.second_filters: list[Filter | None] = []
 
     def refined(
         self, model: Model, seen: np.ndarray, values: np.ndarray, reached: np.ndarray
@@ -914,17 +927,19 @@ class Latents:
         if nodes.any():
             area = of_sites(nodes, colours_of(cells, range(height), range(width)))
             values = back[np.clip(forward[values] + area, 0, 65535)]
-        filter_ = self.filter(cells)
-        self.filters.append(filter_)
+        first_filter = self.filter(cells)
+        self.first_filters.append(first_filter)
 
         # 8 quads beyond the grid; `trunk` has 6, `guide` one block.
         a, brightness = surroundings(seen, values, e, reached, cells)
         trunk = self.layer("trunk.1", self.layer("trunk.0", a))
         guide = self.layer("trunk.3", self.layer("trunk.2", self.layer("down", trunk)))
 
+        # what the filters see of them
+        a, brightness = inner(a, 7), inner(brightness, 7)[0]
         p = values
-        if filter_ is not None:
-            p = filter_.prediction(values, cells, inner(a, 7), inner(brightness, 7)[0])
+        if first_filter is not None:
+            p = first_filter.corrected(values, cells, filter_channels(a, None), brightness)
 
         v = self.hyper_latents(means)
         hyper = self.layer("hyper.1", self.layer("hyper.0", beyond(64 + 4 * v, 1, 64)))
@@ -942,16 +957,18 @@ class Latents:
         self.z.append(z)
         self.steps.append(step)
 
-        known = np.concatenate([beyond(levels(z), 3, 64), beyond(detail, 3, 0)])
-        added = self.layer("synthesis.0", known)
-        added = self.layer("synthesis.2", self.layer("synthesis.1", added))
         better = np.zeros_like(values)
         for k in range(4):
-            d = z[k] * q[k] // 2 + added[k] * q[k] // 32
+            d = z[k] * q[k] // 2
             here = np.s_[k // 2 : height : 2, k % 2 : width : 2]
             r = forward[p[here]]
             r += d[: r.shape[0], : r.shape[1]]
             better[here] = back[np.clip(r, 0, 65535)]
+
+        second_filter = self.filter(cells)
+        self.second_filters.append(second_filter)
+        if second_filter is not None:
+            better = second_filter.corrected(better, cells, filter_channels(a, z), brightness)
         return better, values
 
     def nodes(self, q: int, height: int, width: int) -> np.ndarray:
@@ -999,7 +1016,7 @@ class Latents:
         return symbol + 128
 
     def filter(self, cells: np.ndarray) -> Filter | None:
-        """The filter of a plane with this pattern of colours."""
+        """A filter of a plane with this pattern of colours."""
         rows, columns = cells.shape
         targets = [
             (k, c)
@@ -1020,15 +1037,15 @@ class Latents:
             thresholds.append(256 * high + self.single(255))
         shift = self.single(20)
         octaves, numbers = [], []
-        for i in range(28):
+        for i in range(32):
             scale, octave = self.scale(), 0
             if scale in self.model.first_table:  # it is not silent
                 (symbol,) = self.decoder.call([OCTAVES], [0])
                 octave = symbol + 3
                 require(0 <= octave <= 6, "E19")
-            count = a * b * len(targets) * (9 if i < 27 else 1)
+            count = a * b * len(targets) * (9 if i < 31 else 1)
             e = self.call([0] * count, [scale] * count)
-            require(max(map(abs, e)) <= (127 if i < 27 else 2**22) // 2**octave, "E19")
+            require(max(map(abs, e)) <= (127 if i < 31 else 2**22) // 2**octave, "E19")
             octaves.append(octave)
             numbers.append(e)
         return Filter(targets, a, b, thresholds, shift, octaves, numbers)

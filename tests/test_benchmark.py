@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
-from examples.benchmark import classical, exactness  # noqa: E402
+from examples.benchmark import classical, exactness, profile, stages  # noqa: E402
 from examples.benchmark.classical import VARIANTS, Rest, Variant, decode  # noqa: E402
 from examples.benchmark.curves import Point, bd_rate, monotone, psnr_at  # noqa: E402
 from examples.benchmark.exactness import Checked, Decoded, Setting  # noqa: E402
@@ -95,6 +96,22 @@ def test_bd_rate_of_crossing_lines() -> None:
 )
 def test_no_bd_rate_where_there_is_none(ours: list[Point]) -> None:
     assert bd_rate(ours, BASE) is None
+
+
+# stages
+
+
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_every_stage_is_a_function(stage: str) -> None:
+    module, *path = stages.STAGES[stage]
+    found = importlib.import_module(module)
+    for name in path:
+        found = getattr(found, name)
+    assert callable(found)
+
+
+def test_stages_of_the_learned_layer_are_stages() -> None:
+    assert set(profile.LEARNED) < set(stages.STAGES)
 
 
 # tone + JPEG 2000

@@ -6,12 +6,13 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from dng import XTRANS, write_dng
 from PIL import Image, ImageFilter
 from reference_decoder import Alignment as DocumentAlignment
@@ -20,6 +21,7 @@ from reference_decoder import (
     FormatError,
     Head,
     RangeDecoder,
+    filter_channels,
     inner,
     network,
     of_sites,
@@ -31,13 +33,13 @@ from reference_decoder import Model as DocumentModel
 from reference_decoder import decode as decode_by_the_document
 from safetensors.numpy import load, save_file
 from test_fitted import COLOURS as PATTERNS
-from test_fitted import FAULTS, Writer, any_filter, any_filters, make_eager
+from test_fitted import FAULTS, Faulty, Writer, any_filter, any_filters, make_eager
 
 import rawcodec
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
 from rawcodec.model import fitted, fitting, grid, tables
-from rawcodec.model.fitted import Coefficients
+from rawcodec.model.fitted import Coefficients, Sight
 from rawcodec.model.latents import PlaneCodec, Runner, TableCoder
 from rawcodec.model.seen import PlaneInputs
 from rawcodec.model.store import load_model
@@ -318,11 +320,13 @@ def test_the_document_decodes_the_learned_layer(
     decoded = check_learned(case, quality, tmp_path)
     latents, height, width = decoded.latents, *decoded.samples.shape[:2]
     assert latents is not None
-    assert len(latents.z) == len(latents.filters) == (1 if case.cfa else 3)
-    found = [filter_ for filter_ in latents.filters if filter_ is not None]
-    assert {(f.activity_classes, f.brightness_classes) for f in found} <= SHAPES[case.cfa]
-    if name == "sharpened" or name not in UNFITTED:
-        assert found
+    assert len(latents.z) == (1 if case.cfa else 3)
+    for filters in (latents.first_filters, latents.second_filters):
+        assert len(filters) == len(latents.z)
+        found = [filter_ for filter_ in filters if filter_ is not None]
+        assert {(f.activity_classes, f.brightness_classes) for f in found} <= SHAPES[case.cfa]
+        if name not in UNFITTED or (name == "sharpened" and filters is latents.first_filters):
+            assert found
     # the grid is larger than the mosaic, the mosaic larger than the order's pattern
     assert 2 * latents.rows > height and 2 * latents.columns > width
     assert (max(latents.rows, latents.columns) > 64) == (name in ("wide", "tall"))
@@ -498,21 +502,40 @@ def any_view(size: tuple[int, int], cells: np.ndarray, seed: int) -> PlaneView:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (9, 2), (17, 33), (50, 31)])
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize(
+    ("name", "alone"),
+    [*((name, False) for name in PATTERNS), ("RGGB", True), ("mono", True), ("red", True)],
+)
 def test_the_document_runs_any_filter(
-    name: str, size: tuple[int, int], shipped: tuple[bytes, Runner]
+    name: str, alone: bool, size: tuple[int, int], shipped: tuple[bytes, Runner]
 ):
-    """Filters that no photo asks for, of all shapes, shifts and octaves, on any picture."""
+    """Filters that no photo asks for, of all shapes, shifts and octaves, on any picture.
+
+    Each ahead of the latents and after them. alone: without a plane before, and without sites that
+    the JPEG does not reach: some of what filters see is the same everywhere then.
+    """
     data, run = shipped
     cells = PATTERNS[name]
     (height, width), seed = size, sum(size)
+    rng = np.random.default_rng(seed)
     view = any_view(size, cells, seed)
-    earlier = np.random.default_rng(seed).integers(-46340, 46341, size).astype(np.int32)
+    earlier = rng.integers(-46340, 46341, size).astype(np.int32)
+    reached = view.reached
+    assert reached is not None
+    if alone:
+        view, earlier, reached = replace(view, reached=None), 0 * earlier, reached | True
     seen = np.moveaxis(view.guide, 0, -1).astype(np.int64)
     values = view.tone.astype(np.int64)
-    assert view.reached is not None
-    a, brightness = surroundings(seen, values, earlier, view.reached, cells)
-    changed = []
+    a, brightness = surroundings(seen, values, earlier, reached, cells)
+    a, brightness = inner(a, 7), inner(brightness, 7)[0]
+    plane = PlaneInputs(view, None if alone else earlier)
+    z = rng.integers(-90, 91, (4, a.shape[1] - 2, a.shape[2] - 2)).astype(np.int16)
+    z[rng.random(z.shape) < 0.05] = 1 - 2**15
+    z[rng.random(z.shape) < 0.05] = 2**15 - 2
+    known = torch.from_numpy(z)[None]
+    decoded = rng.integers(0, 46341, size).astype(np.uint16)
+    before = decoded.astype(np.int64)
+    changed: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for given in any_filters(run.model.tables, cells, seed):
         encoder = Encoder()
         fitted.code(encoder, run.model.tables, cells, given, read=False)
@@ -523,32 +546,64 @@ def test_the_document_runs_any_filter(
         assert (found.activity_classes, found.brightness_classes) == given.shape
         assert (tuple(found.thresholds), found.shift) == (given.thresholds, given.shift)
         assert found.numbers == [part.tolist() for part in given.numbers]
-        theirs = found.prediction(values, cells, inner(a, 7), inner(brightness, 7)[0])
-        ours = PlaneCodec(run, PlaneInputs(view, earlier), given).prediction
-        assert np.array_equal(ours[:height, :width], theirs)
-        changed.append((theirs - values).ravel())
+        codec = PlaneCodec(run, plane, given)
+        theirs = found.corrected(values, cells, filter_channels(a, None), brightness)
+        assert np.array_equal(codec.prediction[:height, :width], theirs)
+        changed[0].append((theirs - values).ravel())
+        theirs = found.corrected(before, cells, filter_channels(a, z), brightness)
+        assert np.array_equal(codec.corrected(decoded, Sight(plane, known), given), theirs)
+        changed[1].append((theirs - before).ravel())
     if size == (50, 31):
-        every = np.concatenate(changed)
-        assert every.min() == -4 * 2047 and every.max() == 4 * 2047
-        assert len(np.unique(every)) > 500
+        for part in changed:
+            every = np.concatenate(part)
+            assert every.min() == -4 * 2047 and every.max() == 4 * 2047
+            assert len(np.unique(every)) > 500
 
 
 def test_the_document_has_all_planes_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of a linear raw, one without, each of the others as it falls."""
+    """Of a linear raw: one plane with the first alone, one with the second alone, one with both."""
     cells = [np.array([[c]], np.uint8) for c in (1, 0, 2)]
     model = load_model(weights.folder() / weights.models()[0].file)
-    wanted: list[Coefficients | None] = [
-        any_filter(model.tables, cells[0], (4, 2), 1, shift=12),
-        None,
-        any_filter(model.tables, cells[2], (2, 2), 2, shift=15),
-    ]
-    given = iter(wanted)
-    monkeypatch.setattr(fitting, "fit", lambda *_: next(given))
+
+    def chosen(plane: int, shape: tuple[int, int], shift: int) -> Coefficients:
+        return any_filter(model.tables, cells[plane], shape, shift, shift=shift)
+
+    first = [chosen(0, (4, 2), 12), None, chosen(2, (2, 2), 15)]
+    second = [None, chosen(1, (2, 1), 13), chosen(2, (4, 2), 14)]
+    ahead, after = iter(first), iter(second)
+    monkeypatch.setattr(fitting, "fit_ahead", lambda *_: next(ahead))
+    monkeypatch.setattr(fitting, "fit_after", lambda *_: next(after))
     decoded = check_learned(Case(everything, cfa=(), size=(26, 37)), "high", tmp_path)
     assert decoded.latents is not None
-    first, second, third = decoded.latents.filters
-    assert first is not None and second is None and third is not None
-    assert (first.activity_classes, third.activity_classes) == (4, 2)
+    for given, found in (
+        (first, decoded.latents.first_filters),
+        (second, decoded.latents.second_filters),
+    ):
+        assert [
+            None if f is None else (f.activity_classes, f.brightness_classes) for f in found
+        ] == [None if f is None else f.shape for f in given]
+
+
+@pytest.mark.parametrize("name", ["xtrans", "strips", "quad bayer"])
+def test_the_document_has_both_filters_of_a_mosaic(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Filters that no photo asks for, of which the second makes nonsense of the mosaic."""
+    case, quality = LEARNED[name]
+    cells = np.array([[COLOURS[letter] for letter in row] for row in case.cfa], np.uint8)
+    model = load_model(weights.folder() / weights.models()[0].file)
+    shapes = fitted.shapes(cells)
+    first = any_filter(model.tables, cells, shapes[0], 1, shift=14)
+    second = any_filter(model.tables, cells, shapes[-1], 2, shift=13)
+    monkeypatch.setattr(fitting, "fit_ahead", lambda *_: first)
+    monkeypatch.setattr(fitting, "fit_after", lambda *_: second)
+    decoded = check_learned(case, quality, tmp_path)
+    assert decoded.latents is not None
+    for given, found in (
+        (first, decoded.latents.first_filters),
+        (second, decoded.latents.second_filters),
+    ):
+        assert [f and f.numbers for f in found] == [[part.tolist() for part in given.numbers]]
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -721,17 +776,29 @@ def test_a_faulty_filter_is_a_damaged_sidecar(tmp_path: Path, monkeypatch: pytes
     raw, jpeg = Case(everything, size=(26, 37)).write(tmp_path)
     model = load_model(weights.folder() / weights.models()[0].file)
 
-    def code(coder: Encoder, *_: object, **__: object) -> None:
-        writer = Writer(model.tables)
-        writer.encoder = coder
-        faulty.write(writer)
+    def coding(faulty: Faulty, ahead: bool) -> Callable[..., None]:
+        """Codes a faulty filter of the plane; where it is the second, there is no first."""
+        first = not ahead
+
+        def code(coder: Encoder, *_: object, **__: object) -> None:
+            nonlocal first
+            writer = Writer(model.tables)
+            writer.encoder = coder
+            if first:
+                writer.single(0)
+            else:
+                faulty.write(writer)
+            first = False
+
+        return code
 
     for name in ("no such shape", "octave 7", "too large a constant"):
         faulty, _ = FAULTS[name]
-        with monkeypatch.context() as patched:
-            patched.setattr(fitted, "code", code)
-            sidecar = rawcodec.encode(raw, jpeg, quality="low", device="cpu", verify=False)
-        assert refusal(sidecar, jpeg) == "E19"
+        for ahead in (True, False):
+            with monkeypatch.context() as patched:
+                patched.setattr(fitted, "code", coding(faulty, ahead))
+                sidecar = rawcodec.encode(raw, jpeg, quality="low", device="cpu", verify=False)
+            assert refusal(sidecar, jpeg) == "E19"
 
 
 def test_a_border_of_too_many_nodes_is_refused_by_both(pair: tuple[list[Chunk], Path]):

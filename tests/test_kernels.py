@@ -25,9 +25,9 @@ from rawcodec import learned
 from rawcodec.errors import DeviceError
 from rawcodec.model import kernels
 from rawcodec.model.config import (
+    FILTER_LIMIT,
     LAYERS,
     PICTURE_INPUTS,
-    PREDICTION_LIMIT,
     RATES,
     VALUE_MAX,
     Layer,
@@ -42,7 +42,7 @@ LAST = SUM_LIMIT - 1
 """The largest sum that a layer may reach."""
 
 FILTERS = {
-    f"a filter of {count}": Layer(CHANNELS, count, 3, out="value", limit=PREDICTION_LIMIT)
+    f"a filter of {count}": Layer(CHANNELS, count, 3, out="value", limit=FILTER_LIMIT)
     for count in (4, 12, 24, OUTPUTS)
 }
 """Filters that are fitted to photos, with as many outputs as classes and colours make of them."""
@@ -50,6 +50,7 @@ FILTERS = {
 FOLDED = {
     "folded trunk.0": replace(LAYERS["trunk.0"], inputs=PICTURE_INPUTS),
     "a folded filter": replace(FILTERS["a filter of 12"], inputs=PICTURE_INPUTS),
+    "a filter that sees latents": replace(FILTERS["a filter of 12"], inputs=PICTURE_INPUTS + 4),
 }
 """Layers without the inputs that are the same all over the picture."""
 
@@ -197,7 +198,7 @@ def test_the_largest_sums_that_are_certified_are_exact(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["trunk.2", "context.1.0", "synthesis.2", *FILTERS])
+@pytest.mark.parametrize("name", ["trunk.2", "context.1.0", "context.3.mean", *FILTERS])
 def test_threads_that_share_a_kernel_get_the_integers(name: str, kernel: str) -> None:
     skip_unless_there(kernel)
     layer = EVERY[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import pickle
@@ -45,11 +46,10 @@ from rawcodec.model.config import (
     TRELLIS_SCALE,
     operations_per_site,
 )
-from rawcodec.model.fitted import Coefficients
+from rawcodec.model.fitted import Coefficients, Sight
 from rawcodec.model.inputs import blocks, inputs, unblocks
 from rawcodec.model.latents import PlaneCodec, Runner, TableCoder
 from rawcodec.model.layer import LayerHead, ahead, code_planes
-from rawcodec.model.seen import PlaneInputs
 from rawcodec.model.store import COMPANDED, Model, load_model
 from rawcodec.model.tables import (
     HALVES,
@@ -142,11 +142,17 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def unfitted(
-    seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int, tables: Tables
+    seed: int,
+    sight: Sight,
+    values: np.ndarray,
+    raw: np.ndarray,
+    forward: np.ndarray,
+    step: int,
+    tables: Tables,
 ) -> Coefficients:
-    """A filter by chance in the place of the one fitted to a plane, the same for the same size."""
-    colours = seen.plane.colours
-    rng = np.random.default_rng([3, seen.height, seen.width, *colours.ravel()])
+    """A filter by chance in the place of one fitted to a plane, the same for the same size."""
+    seen, colours = sight.seen, sight.seen.plane.colours
+    rng = np.random.default_rng([seed, seen.height, seen.width, *colours.ravel()])
     possible = fitted.shapes(colours)
     activities, shades = possible[rng.integers(len(possible))]
     thresholds = [
@@ -172,8 +178,9 @@ def unfitted(
 
 @pytest.fixture
 def filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every plane has a filter, by chance."""
-    monkeypatch.setattr(fitting, "fit", unfitted)
+    """Every plane has two filters, by chance."""
+    monkeypatch.setattr(fitting, "fit_ahead", functools.partial(unfitted, 3))
+    monkeypatch.setattr(fitting, "fit_after", functools.partial(unfitted, 4))
 
 
 @pytest.fixture
@@ -301,7 +308,7 @@ def with_entry(name: str, entry: Any, value: int) -> Tensor:
 
 def heaviest() -> Tensor:
     """Biases of a layer, of which one makes its sums too large at one rate."""
-    bias = arrays()["synthesis.0.bias"].clone()
+    bias = arrays()["detail.bias"].clone()
     bias[RATES - 1, 3] = -(1 << 24)
     return bias
 
@@ -319,7 +326,7 @@ ALTERED: dict[str, tuple[str, Callable[[], Tensor]]] = {
         lambda: with_entry("trunk.1.weight", (1, 2, 0, 0), -128),
     ),
     "a shift of 24": ("down.shift", lambda: with_entry("down.shift", 5, 24)),
-    "sums too large": ("synthesis.0.bias", heaviest),
+    "sums too large": ("detail.bias", heaviest),
     "a step of 0": ("steps", lambda: with_entry("steps", (4, 3), 0)),
     "a negative step": ("steps", lambda: with_entry("steps", (4, 3), -3)),
     "a step too large": ("steps", lambda: with_entry("steps", (4, 3), (1 << 15) + 1)),
@@ -361,7 +368,7 @@ def test_a_model_that_breaks_its_bounds_is_refused(tmp_path: Path, name: str) ->
 
 
 def test_a_layer_that_cannot_be_certified_is_named(tmp_path: Path) -> None:
-    refused(saved(tmp_path, **{"synthesis.0.bias": heaviest()}), "synthesis.0: sums may reach")
+    refused(saved(tmp_path, **{"detail.bias": heaviest()}), "detail: sums may reach")
 
 
 def test_values_at_their_bounds_are_allowed(tmp_path: Path) -> None:
@@ -961,7 +968,7 @@ def test_bands_are_computed_at_the_same_time(
 
     class Meeting(Runner):
         def __call__(self, name: str, x: Tensor) -> Tensor:
-            if name == "synthesis.1":
+            if name == "context.2.0":
                 meeting.wait(20)
             return super().__call__(name, x)
 
@@ -975,7 +982,7 @@ class Fault(Exception):
     """What goes wrong in a band."""
 
 
-@pytest.mark.parametrize("layer", ["trunk.1", "filter", "up", "context.2.0", "synthesis.2"])
+@pytest.mark.parametrize("layer", ["trunk.1", "filter", "up", "context.2.0", "context.3.mean"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_goes_wrong_in_a_band_is_told(
     wild: Model,
@@ -1139,16 +1146,12 @@ def test_a_latent_matters_to_what_is_near_it(wild: Model, at: tuple[int, int]) -
 
 @pytest.mark.usefixtures("filters")
 def test_a_latent_is_the_residual_of_a_site(tmp_path: Path) -> None:
-    """Of every site in the picture, in half steps, where the synthesis adds nothing."""
-    silent = {
-        f"synthesis.2.{part}": torch.zeros_like(arrays()[f"synthesis.2.{part}"])
-        for part in ("weight", "bias")
-    }
+    """Of every site in the picture, in half steps."""
     steps = torch.arange(1, RATES * LATENTS + 1, dtype=torch.int32).view(RATES, LATENTS)
-    model = load_model(saved(tmp_path, **silent, steps=steps))
+    model = load_model(saved(tmp_path, steps=steps))
     codec, values = looked(model, seed=2)
     values = values.clamp(-500, 500)
-    found = codec.synthesise(values)
+    found = codec.decoded(values)
     expected = model.forward.astype(int)[codec.prediction]
     for site in range(LATENTS):
         part = expected[site // 2 :: 2, site % 2 :: 2]

@@ -18,6 +18,7 @@ import rawcodec  # noqa: E402
 from examples.benchmark import maps  # noqa: E402
 from examples.benchmark.maps import Bits, Mapped, Shares, SymbolMeter  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
+from rawcodec.model import fitting  # noqa: E402
 from rawcodec.model.config import GROUPS, MEAN_UNIT, PASSES  # noqa: E402
 from rawcodec.model.tables import split  # noqa: E402
 from rawcodec.mosaic import Mosaic, planes  # noqa: E402
@@ -94,7 +95,7 @@ def test_the_maps_hold_every_bit_of_a_real_sidecar(
     assert bits.sites.sum() == pytest.approx(bits.metered, rel=1e-9)
     assert bits.blocks.sum() == pytest.approx(bits.metered, rel=1e-9)
     assert bits.hyper.sum() == pytest.approx(bits.hyper_metered, rel=1e-9)
-    # of the chunk, they are all but the head, grids, filter and shifts of scales
+    # of the chunk, they are all but the head, grids, filters and shifts of scales
     chunk = next(c.payload for c in container.read(sidecar) if c.type == "LATN")
     assert 0.6 * 8 * len(chunk) < bits.metered + bits.hyper_metered < 8 * len(chunk)
 
@@ -146,6 +147,24 @@ def test_every_bit_lies_where_its_latent_does(
     assert bits.sites is not None
     assert Checked.coded == bits.sites.size
     assert 0 < Checked.beside < Checked.coded
+
+
+def test_bits_of_the_filter_after_lie_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes some, and the maps are those of the latents alone."""
+    photo, jpeg = ROOT / "examples" / "photo.dng", ROOT / "examples" / "photo.jpg"
+    found, sizes = [], []
+    for left_out in (False, True):
+        if left_out:
+            monkeypatch.setattr(fitting, "fit_after", lambda *_: None)
+        with maps.mapping() as bits:
+            sidecar = rawcodec.encode(photo, jpeg, quality="high", verify=False)
+        found.append(bits)
+        sizes.append(next(len(c.payload) for c in container.read(sidecar) if c.type == "LATN"))
+    ours, without = found
+    assert sizes[0] > sizes[1] + 100
+    assert ours.metered + ours.hyper_metered < 8 * sizes[1]
+    assert np.array_equal(ours.sites, without.sites)
+    assert np.array_equal(ours.hyper, without.hyper)
 
 
 def test_bits_lie_where_the_jpeg_knows_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pages about order and size that the benchmark writes, made of the bundled photo."""
+"""The pages about order, filters and size that the benchmark writes, made of the bundled photo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
 import rawcodec  # noqa: E402
-from examples.benchmark import order, target  # noqa: E402
+from examples.benchmark import ahead, order, target  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
 from rawcodec.errors import RawcodecError  # noqa: E402
 from rawcodec.model.latents import PlaneCodec  # noqa: E402
@@ -62,6 +62,20 @@ def test_the_page_of_orders_has_every_order(
     assert max(bits) < 1.2 * min(bits)
     learned = rawcodec.inspect(rawcodec.encode(PHOTO, JPEG, quality="low", verify=False)).bpp
     assert bits[0] == pytest.approx(learned, abs=1e-4)
+
+
+def test_the_page_of_filters_has_every_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each differs from the one before, and the last is the codec as it is."""
+    monkeypatch.setattr(ahead, "QUALITIES", ("high",))
+    ahead.run_all([BUNDLED], tmp_path)
+    (text, flags) = read(tmp_path, "ahead.md")
+    (row,) = re.findall(r"^\| photo \| RawTherapee \| `high` \|(.*)\|$", text, flags)
+    found = [cell.strip() for cell in row.split("|")]
+    assert len(set(found)) == len(found) == len(ahead.WAYS)
+    usual = rawcodec.inspect(rawcodec.encode(PHOTO, JPEG, quality="high", verify=False))
+    assert found[-1] == f"{usual.bpp:.4f} / {usual.psnr_db:.2f}"
+    assert "against none: grids " in text
+    assert "; and the filter after " in text
 
 
 def test_the_page_of_sizes_tells_what_was_measured(

@@ -45,12 +45,11 @@ from rawcodec.model.config import (  # noqa: E402
     TRELLIS_SCALE,
     TRUNK_MARGIN,
 )
-from rawcodec.model.fitted import CHANNELS, TAPS, Coefficients, outputs  # noqa: E402
+from rawcodec.model.fitted import CHANNELS, TAPS, Coefficients, Sight, outputs  # noqa: E402
 from rawcodec.model.inputs import unblocks  # noqa: E402
 from rawcodec.model.kernels import FloatKernel, Weights  # noqa: E402
 from rawcodec.model.latents import PlaneCodec, Runner, TableCoder  # noqa: E402
 from rawcodec.model.layer import ahead, code_planes  # noqa: E402
-from rawcodec.model.seen import PlaneInputs  # noqa: E402
 from rawcodec.model.store import SUM_LIMIT, Model, load_model  # noqa: E402
 from rawcodec.model.tables import (  # noqa: E402
     HALVES,
@@ -144,7 +143,6 @@ class _Trace:
         "base_features",
         "detail_features",
         "parameters",
-        "synthesis",
     )
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,10 +207,10 @@ def _scene(kind: str, spot: float = 9000) -> tuple[PlaneView, np.ndarray | None,
     return PlaneView(guide, tone, colours, reached), earlier, raw
 
 
-def _filter(seen: PlaneInputs, *_: object) -> Coefficients:
+def _filter(sight: Sight, *_: object) -> Coefficients:
     """A filter of two classes that changes a plane's prediction a little, by chance."""
     rng = np.random.default_rng(6)
-    count = 2 * len(outputs(seen.plane.colours))
+    count = 2 * len(outputs(sight.seen.plane.colours))
     sizes = [TAPS * count] * CHANNELS + [count]
     numbers = [rng.integers(-2, 3, size).astype(np.int32) for size in sizes]
     return Coefficients(
@@ -267,7 +265,7 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
 
     # what comes before any network changes both: what is seen, and what is predicted of it
-    monkeypatch.setattr(fitting, "fit", _filter)
+    monkeypatch.setattr(fitting, "fit_ahead", _filter)
     run = Runner(model, rate, "float32", "cpu")
     seen, filter_ = ahead(run, RateMeter(), plane, earlier, raw)
     prediction = PlaneCodec(run, seen, filter_).prediction
@@ -295,7 +293,7 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     runtime.know(v)
     given = z.contiguous(memory_format=torch.channels_last)
     assert torch.equal(runtime.code(_Given(given)), z)
-    decoded = runtime.synthesise(given)
+    decoded = runtime.decoded(given)
 
     # what the decoder computes: to the bit, the borders included
     np.testing.assert_array_equal(runtime.prediction, prediction)
@@ -308,7 +306,6 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
         ("hyper_features", "hyper.1"),
         ("base_features", "base"),
         ("detail_features", "detail"),
-        ("synthesis", "synthesis.2"),
     ):
         (mine,), (other,) = ours.results(name), theirs.results(name)
         assert torch.equal(_integers(layer, mine), other.to(torch.int32)), name
@@ -328,21 +325,20 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     limit = HYPER_LIMIT
     assert float((hyper.clamp(-limit, limit).round() - v).abs().max()) <= 1
 
-    # the picture that comes out; the codec's steps are integers
-    added = ours.results("synthesis")[0] / 32
+    # what the latents make of the prediction; the codec's steps are integers
     base = 8192 * 2 ** (-rate / 4)
     with torch.no_grad():
         wanted_steps = base * codec.gains_at(batch.rate)[:, :, None, None]
         steps = model.steps[rate][None, :, None, None]
         assert float((steps - wanted_steps).abs().max()) <= 0.51
         before = codec.domain(torch.from_numpy(prediction.astype(np.float32)))
-        expected = (before + unblocks((z / 2 + added) * steps)[0]).numpy()
-        wanted_picture = before + unblocks((z / 2 + added) * wanted_steps)[0]
+        expected = (before + unblocks(z / 2 * steps)[0]).numpy()
+        wanted_picture = before + unblocks(z / 2 * wanted_steps)[0]
         error = codec.domain(torch.from_numpy(raw.astype(np.float32))) - wanted_picture
     found = model.forward.astype(np.float32)[decoded]
     inner = (expected > 100) & (expected < 57000)
     assert inner.mean() > 0.8
-    assert np.abs(found - expected)[inner].max() < 4
+    assert np.abs(found - expected)[inner].max() < 3
     assert float((error**2).mean()) == pytest.approx(float(parts["distortion"]) * base**2, rel=1e-3)
 
 
@@ -357,7 +353,8 @@ def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind,
     plane, _, raw = _scene(kind, spot=0)
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
     monkeypatch.setattr("rawcodec.model.layer._levelled", lambda run, coder, plane, raw: plane)
-    monkeypatch.setattr(fitting, "fit", lambda *_: None)
+    for name in ("fit_ahead", "fit_after"):
+        monkeypatch.setattr(fitting, name, lambda *_: None)
     batch = _batch(plane, None, plane.tone, raw, rate)
     with torch.no_grad():
         parts = codec(batch, exact=True, noisy=False, choosy=True)

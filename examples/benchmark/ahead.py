@@ -1,7 +1,8 @@
-"""What the grids and the fitted filter save: docs/results/ahead.md.
+"""What the grids and the fitted filters save: docs/results/ahead.md.
 
-Both correct the tone layer before any network sees it. Here whole photos are coded without them,
-with the grids alone, and with both, with the same weights.
+The grids and the first filter correct the tone layer before any network, the second filter what
+the latents made of it. Here whole photos are coded without them, and with one after the other
+added, with the same weights.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from .pairs import PROGRAMS, Pair
 COMMAND = "python -m examples.benchmark ahead"
 
 QUALITIES = "low", "high"
-WAYS = "neither", "grids", "both"
+WAYS = "none", "grids", "grids and filter", "and the filter after"
+"""Each with one more of them; the last is the codec as it is."""
 
 
 @contextmanager
 def _only(way: str) -> Iterator[None]:
     """An encoder that finds nothing worth coding in what a way is without; no decoder differs."""
+    used = WAYS.index(way)
     with ExitStack() as stack:
-        if way != "both":
-            stack.enter_context(patch.object(fitting, "fit", lambda *_: None))
-        if way == "neither":
+        for number, name in enumerate(("fit_ahead", "fit_after"), 2):
+            if used < number:
+                stack.enter_context(patch.object(fitting, name, lambda *_: None))
+        if used < 1:
             found = layer.grid.GridFit
             stack.enter_context(
                 patch.object(layer.grid, "GridFit", lambda wrong, *of: found(0 * wrong, *of))
@@ -55,10 +59,11 @@ def run_all(pairs: Sequence[Pair], out: Path) -> None:
             found = [f"{b:.4f} / {p:.2f}" for b, p in zip(bpp, psnr, strict=True)]
             rows.append([pair.photo, PROGRAMS[pair.program], f"`{quality}`", *found])
     text = page(
-        "# Grids and the fitted filter",
+        "# Grids and the fitted filters",
         "Bits per site of whole sidecars / PSNR in dB (linear, black-subtracted, white = 1) of the "
-        "mosaic: without both, with the grids of large areas, and with the filter that is fitted "
-        "to the photo too, all with the same weights.",
+        "mosaic: with none of them, with the grids of large areas, with the filter too that is "
+        "fitted to the photo before any latent, and with the one after the latents besides, all "
+        "with the same weights.",
         f"{versions()} Made by `{COMMAND} --data FOLDER --out docs/results`.",
         table(["photo", "JPEG by", "quality", *(f"{way}:" for way in WAYS)], rows),
         *(_summary(quality, [b for b in bits if b[0] == quality]) for quality in QUALITIES),
@@ -76,4 +81,4 @@ def _summary(quality: str, bits: Sequence[tuple[str, list[float], list[float]]])
             WAYS[1:], np.exp(np.log(ratios).mean(0)), gains.mean(0), strict=True
         )
     ]
-    return f"On average over photos, `{quality}`, against neither: " + "; ".join(parts) + "."
+    return f"On average over photos, `{quality}`, against none: " + "; ".join(parts) + "."

@@ -482,7 +482,7 @@ def write(mapped: Sequence[Mapped]) -> str:
         ),
         f"The last two columns: of the tenth of all blocks of {HYPER_BLOCK}x{HYPER_BLOCK} sites "
         "with the largest squared error before, the share of that error and of the latents' bits. "
-        f"The rest of the sidecar is the tone layer, grids, the filter and the header. "
+        f"The rest of the sidecar is the tone layer, grids, filters and the header. "
         f"{made}",
         "## By brightness",
         "Shares of the sites, of the latents' bits, and of the squared error before and after, in "

@@ -23,14 +23,16 @@ TIMES = 1
 
 LEARNED = (
     "grids",
-    "fit the filter",
-    "features of the JPEG, filter",
+    "fit the first filter",
+    "features of the JPEG, first filter",
     "analysis",
     "entropy model",
     "context model",
     "choose latents",
     "entropy coding",
-    "synthesis",
+    "add the latents",
+    "fit the second filter",
+    "second filter",
 )
 """Stages of the learned layer; the others are the tool around it."""
 

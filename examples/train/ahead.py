@@ -1,6 +1,6 @@
 """What the codec does to a frame's tone layer before any network, at a few rates.
 
-The grids and the fitted filter of ``rawcodec.model.grid`` and ``rawcodec.model.fitted``, by the
+The grids and the first filter of ``rawcodec.model.grid`` and ``rawcodec.model.fitted``, by the
 product's own code, with the tables and steps that training begins with.
 """
 

@@ -37,8 +37,7 @@ def draw(run: Path, out: Path, minutes: float | None = None) -> None:
     for name, label in (("latent_bits", "latents"), ("hyper_bits", "hyper-latents")):
         _plot(bits, steps, [line[name] for line in steps], label)
     _finish(bits, begins, "Rate of training patches", "bits per site", logarithmic=True)
-    distortion = [line["distortion"] for line in steps]
-    _plot(error, steps, distortion, "after latents and synthesis")
+    _plot(error, steps, [line["distortion"] for line in steps], "after latents")
     error.axhline(1 / 12, color="#999999", lw=1, ls="--", label="rounding alone: 1 / 12")
     _finish(error, begins, "Distortion of training patches", "squared base steps")
     for number, rate in enumerate(VALIDATION_RATES):

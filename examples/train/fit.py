@@ -94,9 +94,9 @@ class Settings:
 def phase_of(progress: float) -> Phase:
     """The phase at a share of the time, 0 to 1.
 
-    Noise first, then rounding; integers from a third on. Rounding from the
-    start starves the synthesis, and the full rate from the start makes all
-    latents zero, from which they do not recover.
+    Noise first, for gains learn from it alone, then rounding; integers from a
+    third on. The full rate from the start makes all latents zero, from which
+    they do not recover.
 
     The order is learned late: as long as the context tells little, its gradient
     moves all positions into one step, and from there nothing brings them back.
@@ -336,8 +336,8 @@ def measure(
 ) -> dict[str, list[float]]:
     """Bits per site and PSNR of the residual's domain in dB, by rate, of random patches.
 
-    patches: of each frame. In float32, and latents are rounded; the patches are the same every
-    time. Leaves the codec in training mode.
+    patches: of each frame. In float32, latents are rounded, and no filter follows them; the patches
+    are the same every time. Leaves the codec in training mode.
     """
     codec.eval()
     phase = replace(phase, noisy=False)

@@ -19,7 +19,6 @@ from rawcodec.model import network, trellis
 from rawcodec.model.analysis import HyperAnalysis, between_anchors
 from rawcodec.model.config import (
     ACTIVATION_MAX,
-    CORRECTION_UNIT,
     DISTORTION_WEIGHT,
     GROUPS,
     HYPER,
@@ -75,7 +74,7 @@ class Batch:
     guide: int16 (B, 3, G, G). tone: int32 (B, G, G). mask: uint8 (B, 12, G/2,
     G/2). missing: uint8 (B, 1, G/2, G/2). earlier: int32 (B, G, G). For these
     see ``rawcodec.model.inputs.inputs``.
-    prediction: int32 (B, G, G), the tone layer's values as the fitted filter corrects them.
+    prediction: int32 (B, G, G), the tone layer's values as the first filter corrects them.
     raw: float32 (B, G, G), the companded raw: 2**15 is the white level. rate: float32 (B,).
     """
 
@@ -236,9 +235,9 @@ class TrainingCodec(nn.Module):
         choose latents as the encoder does. ordered: let the network decide on
         the order; else the stored noise alone does.
 
-        latent_bits, hyper_bits: bits per site. distortion: mean squared error,
-        in base steps. prior: what it would be without any latent. first: the
-        share of positions that belong to the first step.
+        latent_bits, hyper_bits: bits per site. distortion: mean squared error
+        that the latents leave, in base steps. prior: what it would be without
+        any latent. first: the share of positions that belong to the first step.
         """
 
         rate = batch.rate
@@ -272,8 +271,7 @@ class TrainingCodec(nn.Module):
         meter = _LatentMeter(y, noisy, choosy, self.tail)
         steps = list(torch.split(chosen, 1, 1))
         z = network.walk(meter, steps, torch.zeros_like(y), parameters_of)
-        added = network.synthesis(layer, F.pad(detail, [3] * 4), _padded(levels(z), 3))
-        error = linear - (z + added / CORRECTION_UNIT) * gain
+        error = linear - z * gain
         sites = y[0].numel()
         return {
             "latent_bits": meter.bits / sites,

@@ -4,7 +4,7 @@ FRAME/guide.npy: int16 (3, H, W), the JPEG at the sites, 0..4080.
 FRAME/tone.npy: uint16 (H, W) or (H, W, 3), the tone layer's companded values.
 FRAME/samples.npy: uint16 of the same shape, the mosaic in DN.
 FRAME/tone-RATE.npy, FRAME/prediction-RATE.npy: the same at a rate, corrected over large areas, and
-then by the fitted filter too.
+then by the first filter too.
 FRAME/earlier-RATE.npy: int32 (H, W, 3), only if linear: see ``rawcodec.model.inputs.inputs``.
 FRAME/reached.npy: bool (H, W), the sites that the JPEG reaches; absent if all.
 FRAME/photo.jpg: the JPEG.

@@ -39,7 +39,7 @@ ANCHORS = 9
 MAX_SHIFT = 18
 """Largest power of two that weights are scaled with; a certificate allows less than 24."""
 
-_VALUE_UNITS = {"mean": 8, "scale": 8, "correction": 32, "order": 32}
+_VALUE_UNITS = {"mean": 8, "scale": 8, "order": 32}
 """Integers to one unit of what is no activation, chosen so that weights of usual size fit."""
 
 _FIRST_SCALE = 25
@@ -81,8 +81,6 @@ def output_unit(name: str) -> int:
         return _VALUE_UNITS["mean"]
     if name.endswith(".scale"):
         return _VALUE_UNITS["scale"]
-    if name == "synthesis.2":
-        return _VALUE_UNITS["correction"]
     return _VALUE_UNITS.get(name, UNIT)
 
 

@@ -70,17 +70,10 @@ HYPER_DEAD_ZONE: Final = 0.5
 HYPER_GAIN: Final = 4
 """A hyper-latent enters the network as 64 + 4 v."""
 
-CORRECTION_BITS: Final = 5
-"""The synthesis corrects latents in units of 2**-5 of their step."""
+FILTER_UNIT: Final = 4
+"""Fitted filters correct in units of four companded values."""
 
-CORRECTION_UNIT: Final = 1 << CORRECTION_BITS
-
-CORRECTION_LIMIT: Final = 1023
-
-PREDICTION_UNIT: Final = 4
-"""The fitted filter corrects the tone layer in units of four companded values."""
-
-PREDICTION_LIMIT: Final = 2047
+FILTER_LIMIT: Final = 2047
 
 VALUE_MAX: Final = (1 << 15) - 1
 
@@ -146,9 +139,6 @@ def _layers() -> dict[str, Layer]:
         "up": Layer(WIDTH, 4 * UP_WIDTH, 1),
         "detail": Layer(HALF_WIDTH + UP_WIDTH, DETAIL_WIDTH, 1, conditioned=True),
         "order": Layer(DETAIL_WIDTH, STEPS, 1, out="value", limit=VALUE_MAX),
-        "synthesis.0": Layer(LATENTS + DETAIL_WIDTH, HALF_WIDTH, 3, conditioned=True),
-        "synthesis.1": Layer(HALF_WIDTH, HALF_WIDTH, 3),
-        "synthesis.2": Layer(HALF_WIDTH, LATENTS, 3, out="value", limit=CORRECTION_LIMIT),
     }
     width = CONTEXT_WIDTH
     for number, (group, _) in enumerate(PASSES):
@@ -192,5 +182,5 @@ def signed_inputs(name: str) -> list[bool]:
         return [3 <= c < 15 or 19 <= c < 27 for c in range(layer.inputs)]
     if name == "hyper.0":
         return [True] * layer.inputs
-    with_latents = name == "synthesis.0" or (name.startswith("context") and name.endswith(".0"))
+    with_latents = name.startswith("context") and name.endswith(".0")
     return [with_latents and c < LATENTS for c in range(layer.inputs)]

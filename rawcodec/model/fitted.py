@@ -1,9 +1,13 @@
-"""A filter fitted to the photo: what a linear function of the JPEG around a site says of the raw.
+"""Filters fitted to the photo: what a linear function of the JPEG around a site says of the raw.
 
 Renderings differ too much from photo to photo for a network with weights of its own to tell what
 sharpening, noise reduction and demosaicing did; weights that are fitted to one photo, as video
 codecs fit theirs (Tsai et al., "Adaptive Loop Filtering for Video Coding", 2013), hold within it.
 Quads fall into classes by their brightness and by how much it varies, each with weights of its own.
+
+A plane may have two. One corrects what the tone layer predicts, before any latent. The other one
+takes the place of a synthesis: it corrects what the latents made of it, and sees them too. What
+latents leave has another best filter than what they are for, since they take the large errors.
 
 Weights are integers of the kind that layers have, and fit the certificate whatever they are.
 """
@@ -11,7 +15,7 @@ Weights are integers of the kind that layers have, and fit the certificate whate
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,19 +23,21 @@ from torch import Tensor
 
 from .config import (
     ACTIVATION_MAX,
+    FILTER_LIMIT,
+    FILTER_UNIT,
     LATENTS,
     PICTURE_INPUTS,
-    PREDICTION_LIMIT,
     QUAD,
     ZERO,
     Layer,
 )
-from .kernels import Kernel, Weights
+from .inputs import unblocks
+from .kernels import Kernel, Weights, folded
 from .seen import MARGIN, PlaneInputs, Rows
 from .tables import TOTAL, EntropyCoder, Tables, code_scale
 
-CHANNELS = PICTURE_INPUTS + LATENTS
-"""The network's inputs that it takes, from the first: the guide, the tone, the plane before."""
+CHANNELS = PICTURE_INPUTS + 2 * LATENTS
+"""What it takes: the network's inputs of the guide and the tone, the latents, the plane before."""
 
 TAPS = 9
 """Quads that it takes them of: 3 x 3."""
@@ -60,9 +66,9 @@ class Coefficients:
     """What is coded of a filter.
 
     thresholds: of activity, then of brightness, 0..32767, as many as the shape of ``SHAPES`` has
-    classes, less one each. shift: 0..20, as layers have. octaves: int64 (28,), 0..6. scales: int64
-    (28,), 1..63. numbers: int32 (28, 9 n) for n outputs, by tap within output; the last, that of
-    the constant, has n. Channel 27 is the constant.
+    classes, less one each. shift: 0..20, as layers have. octaves: int64 (32,), 0..6. scales: int64
+    (32,), 1..63. numbers: int32 (32, 9 n) for n outputs, by tap within output; the last, that of
+    the constant, has n. Channel 31 is the constant.
     """
 
     shape: tuple[int, int]
@@ -159,7 +165,7 @@ def weights(filter_: Coefficients) -> Weights:
     bias = scaled[-1] - ZERO * weight.sum((1, 2))
     size = int(TAPS**0.5)
     return Weights(
-        Layer(CHANNELS, count, size, out="value", limit=PREDICTION_LIMIT),
+        Layer(CHANNELS, count, size, out="value", limit=FILTER_LIMIT),
         torch.from_numpy(weight.reshape(count, CHANNELS, size, size).astype(np.int8)),
         torch.full((count,), filter_.shift),
         torch.from_numpy(bias.astype(np.int32)),
@@ -189,25 +195,64 @@ def classes(filter_: Coefficients, varies: Tensor, luma: Tensor) -> Tensor:
     return result
 
 
+class Sight:
+    """What a filter sees of a plane.
+
+    channels: how many of the ``CHANNELS`` it has; the rest, the last ones, are zero everywhere.
+    """
+
+    def __init__(self, seen: PlaneInputs, latents: Tensor | None = None) -> None:
+        """latents: int16 (1, 4, h, w), in half steps, where they are known."""
+        self.seen, self._latents = seen, latents
+        every, known = seen.constant is None, latents is not None
+        self.channels = CHANNELS if every else PICTURE_INPUTS + LATENTS * known
+
+    def __call__(self, first: int, last: int) -> Rows:
+        """Rows of quads, as :class:`.seen.PlaneInputs` has them, with the filter's inputs."""
+        return self.rows(self.seen(first, last), first)
+
+    def rows(self, near: Rows, first: int) -> Rows:
+        """The same rows with the filter's inputs: uint8 (1, channels, h, w).
+
+        first: which is the first of them.
+        """
+        inputs = near.inputs[:, :PICTURE_INPUTS]
+        if self.channels > PICTURE_INPUTS:
+            inputs = torch.cat([inputs, self._levels(first, *inputs.shape[2:])], 1)
+        if self.seen.constant is None:
+            before = near.inputs[:, PICTURE_INPUTS : PICTURE_INPUTS + LATENTS]
+            inputs = torch.cat([inputs, before], 1)
+        return replace(near, inputs=inputs)
+
+    def _levels(self, first: int, height: int, width: int) -> Tensor:
+        """Latents as activations, in half steps; zero beyond the picture and where unknown."""
+        levels = torch.full((1, LATENTS, height, width), ZERO, dtype=torch.uint8)
+        if self._latents is not None:
+            start, stop = max(first, 0), min(first + height, self._latents.shape[2])
+            halves = self._latents[:, :, start:stop].clamp(1 - ZERO, ACTIVATION_MAX - ZERO)
+            levels[:, :, start - first : stop - first, MARGIN:-MARGIN] = halves + ZERO
+        return levels
+
+
 class FittedFilter:
     """A filter of a plane, ready to run."""
 
-    def __init__(self, kernel: type[Kernel], seen: PlaneInputs, filter_: Coefficients) -> None:
-        layer = seen.layer(weights(filter_))
-        self._layer, self._channels = kernel(layer), layer.layer.inputs
-        self._filter, self._mask = filter_, seen.mask
-        self._outputs = outputs(seen.plane.colours)
+    def __init__(self, kernel: type[Kernel], sight: Sight, filter_: Coefficients) -> None:
+        same = torch.full((CHANNELS - sight.channels,), ZERO)
+        self._layer = kernel(folded(weights(filter_), same))
+        self._filter, self._mask = filter_, sight.seen.mask
+        self._outputs = outputs(sight.seen.plane.colours)
 
     def __call__(
         self, put: Callable[[Tensor], Tensor], near: Rows, first: int, here: slice
     ) -> Tensor:
-        """What to add to the sites of rows of quads: int16 (1, 4, h, w), on the CPU.
+        """What to add to the sites of rows of quads: int32 (2h, 2w), companded, on the CPU.
 
-        put: to the device. near: has these rows, and one more at both ends. first: of these rows
-        in the picture. here: where ``near`` has them.
+        put: to the device. near: of the sight, has these rows, and one more at both ends. first:
+        of these rows in the picture. here: where ``near`` has them.
         """
         rows, columns = slice(here.start - 1, here.stop + 1), slice(MARGIN - 1, 1 - MARGIN)
-        planes = self._layer(put(near.inputs[:, : self._channels, rows, columns])).cpu()
+        planes = self._layer(put(near.inputs[:, :, rows, columns])).cpu()
         luma = near.luma[:, rows, columns]
         count = len(self._outputs)
         height, width = planes.shape[2:]
@@ -218,9 +263,10 @@ class FittedFilter:
             found = found[torch.arange(0, len(found), every) + chosen]
         found = found.reshape(1, height, width, count)
         if count == LATENTS:  # each site has one colour
-            return found.permute(0, 3, 1, 2)
-        mask = self._mask(first, first + here.stop - here.start)[..., MARGIN:-MARGIN]
-        result = torch.zeros((1, LATENTS, *planes.shape[2:]), dtype=torch.int16)
-        for at, (site, colour) in enumerate(self._outputs):
-            result[:, site] += found[..., at] * mask[:, 3 * site + colour]
-        return result
+            result = found.permute(0, 3, 1, 2)
+        else:
+            mask = self._mask(first, first + here.stop - here.start)[..., MARGIN:-MARGIN]
+            result = torch.zeros((1, LATENTS, *planes.shape[2:]), dtype=torch.int16)
+            for at, (site, colour) in enumerate(self._outputs):
+                result[:, site] += found[..., at] * mask[:, 3 * site + colour]
+        return unblocks(result)[0].to(torch.int32) * FILTER_UNIT

@@ -1,9 +1,12 @@
-"""How an encoder fits the filter of :mod:`.fitted` to a photo: weighted least squares.
+"""How an encoder fits the filters of :mod:`.fitted` to a photo: weighted least squares.
 
-Errors count as what they cost: latents of a place with the mean squared error e take about
-log2(1 + 6 e / step^2) / 2 bits a site, whose derivative is the weight. Weights are rounded one by
-one, the rest making up for each (Frantar et al., "GPTQ", ICLR 2023), in steps for which their own
-bits and those that they save balance.
+Errors count as what they cost. Latents of a place with the mean squared error e take about
+log2(1 + 6 e / step^2) / 2 bits a site, whose derivative is the weight of errors that latents will
+correct. What they have left counts as distortion, in the bits that a finer step would take to
+lower it as much.
+
+Weights are rounded one by one, the rest making up for each (Frantar et al., "GPTQ", ICLR 2023), in
+steps for which their own bits and those that they save balance.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .bands import over_bands
-from .config import ACTIVATION_MAX, LATENTS, PREDICTION_UNIT, QUAD, ZERO
+from .config import ACTIVATION_MAX, DISTORTION_WEIGHT, FILTER_UNIT, LATENTS, QUAD, ZERO
 from .fitted import (
     CHANNELS,
     CONSTANT_LIMIT,
@@ -24,12 +27,13 @@ from .fitted import (
     SHIFT_LIMIT,
     TAPS,
     Coefficients,
+    Sight,
     activity,
     outputs,
     phases,
     shapes,
 )
-from .seen import MARGIN, PlaneInputs
+from .seen import MARGIN
 from .tables import Tables
 
 SAMPLES = 250_000
@@ -49,16 +53,24 @@ _PART = 1 << 14
 _BITS = 0.5 / math.log(2)
 """Bits a site, of a relative change of the squared error."""
 
+_WORTH = 0.65
+"""Of what the choice of latents takes distortion for, what a finer step would take for it: on real
+photos, from the sizes and PSNR of neighbouring qualities."""
+
 
 @dataclass(frozen=True)
 class _Samples:
     """Quads (n,): inputs uint8 (n, 9, c), tap by tap, of the first c channels, the others being
     the same everywhere, which the constant stands for; what to add to the sites, float32 (n, 4),
-    companded; the weight, float32; activity and brightness, int16; and the phase of the pattern."""
+    companded; the squared slope of the residual's domain, and the mean squared error in it of the
+    tile, float32; activity and brightness, int16; and the phase of the pattern.
+
+    share: how many quads of the photo each stands for."""
 
     inputs: np.ndarray
     wanted: np.ndarray
-    weight: np.ndarray
+    slope: np.ndarray
+    place: np.ndarray
     activity: np.ndarray
     luma: np.ndarray
     phase: np.ndarray
@@ -84,28 +96,61 @@ class _Normal:
         )
 
 
-def fit(
-    seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int, tables: Tables
+def fit_ahead(
+    sight: Sight,
+    tone: np.ndarray,
+    raw: np.ndarray,
+    forward: np.ndarray,
+    step: int,
+    tables: Tables,
 ) -> Coefficients | None:
-    """The filter that saves the most bits, those that it takes counted; None if none does.
+    """The filter that saves the most bits of latents, its own counted; None if none does.
 
-    raw: uint16 (H, W), companded. forward: to the residual's domain. step: of the latents, there.
+    tone: uint16 (H, W), what it is to correct; raw: what that should be; companded. forward: to
+    the residual's domain. step: of the latents, there.
     """
-    colours = seen.plane.colours
     if min(raw.shape) < 2 * _STRIP:
         return None
-    samples = _look(seen, raw, forward.astype(np.int32), step)
-    every = outputs(colours)
-    quads = phases(colours)
-    possible = shapes(colours)
+    samples = _look(sight, tone, raw, forward.astype(np.int32))
+    return _best(sight, samples, samples.slope / (samples.place + step**2 / 6), tables)
+
+
+def fit_after(
+    sight: Sight,
+    decoded: np.ndarray,
+    raw: np.ndarray,
+    forward: np.ndarray,
+    step: int,
+    tables: Tables,
+) -> Coefficients | None:
+    """The filter that corrects the most for its bits; None if none does.
+
+    decoded: uint16 (H, W), what latents have made of the plane; see ``fit_ahead``.
+    """
+    if min(raw.shape) < 2 * _STRIP:
+        return None
+    samples = _look(sight, decoded, raw, forward.astype(np.int32))
+    weight = np.float32(_WORTH * DISTORTION_WEIGHT / _BITS / step**2)
+    return _best(sight, samples, weight * samples.slope, tables)
+
+
+def _best(
+    sight: Sight, samples: _Samples, weight: np.ndarray, tables: Tables
+) -> Coefficients | None:
+    """The filter that takes the fewest bits, its own and those of the errors that it leaves.
+
+    weight: float32 (n,), of the samples' squared errors, companded.
+    """
+    colours = sight.seen.plane.colours
+    every, quads, possible = outputs(colours), phases(colours), shapes(colours)
     finest = possible[-1]
     levels = [(samples.activity, finest[0]), (samples.luma, finest[1])]
     thresholds = [_thresholds(values, count) for values, count in levels]
-    group = np.zeros(len(samples.weight), int)  # by finest class, then by phase
+    group = np.zeros(len(weight), int)  # by finest class, then by phase
     for (values, count), limits in zip(levels, thresholds, strict=True):
         group = group * count + np.searchsorted(limits, values, "right")
     group = group * len(quads) + samples.phase
-    sums = _normals(samples, group, finest[0] * finest[1] * len(quads))
+    sums = _normals(samples, weight, group, finest[0] * finest[1] * len(quads))
     # without a filter, all of the error is left
     best, least = None, _BITS * float(sum(part.energy.sum() for part in sums))
     for shape in possible:
@@ -158,9 +203,12 @@ def _thresholds(values: np.ndarray, count: int) -> np.ndarray:
     return limits.astype(int)
 
 
-def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) -> _Samples:
-    """Quads by chance, of some strips, or all."""
-    tone, colours = seen.plane.tone, seen.plane.colours
+def _look(sight: Sight, ours: np.ndarray, raw: np.ndarray, forward: np.ndarray) -> _Samples:
+    """Quads by chance, of some strips, or all.
+
+    ours: what is to be corrected.
+    """
+    colours = sight.seen.plane.colours
     height, width = (n // QUAD for n in raw.shape)
     strips = np.arange(0, height - _STRIP + 1, _STRIP)
     if height % _STRIP:
@@ -176,15 +224,15 @@ def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) ->
     def look(number: int, _: int) -> None:
         top, rng = strips[number], np.random.default_rng([1, number])
         here = slice(QUAD * top, QUAD * (top + _STRIP)), slice(QUAD * width)
-        rows = seen(top - 1, top + _STRIP + 1)
-        ours, theirs = tone[here], raw[here]
-        error = (forward.take(theirs) - forward.take(ours)).astype(np.float32)
+        rows = sight(top - 1, top + _STRIP + 1)
+        mine, theirs = ours[here], raw[here]
+        error = (forward.take(theirs) - forward.take(mine)).astype(np.float32)
         place = _means(_of_quads(np.square(error)).mean(2))
-        weight = _of_quads(slope.take(ours)).mean(2) / (place + step**2 / 6)
-        wanted = _of_quads(theirs.astype(np.float32) - ours.astype(np.float32))
+        steep = _of_quads(slope.take(mine)).mean(2)
+        wanted = _of_quads(theirs.astype(np.float32) - mine.astype(np.float32))
         picked = np.sort(rng.choice(_STRIP * width, each, replace=False))
         y, x = np.divmod(picked, width)
-        planes = np.ascontiguousarray(rows.inputs[0, :CHANNELS].permute(1, 2, 0).numpy())
+        planes = np.ascontiguousarray(rows.inputs[0].permute(1, 2, 0).numpy())
         channels = planes.shape[2]
         across = planes.shape[1]
         at = (y[:, None, None] + 1 + near[:, None]) * across + x[:, None, None] + MARGIN + near
@@ -194,18 +242,19 @@ def _look(seen: PlaneInputs, raw: np.ndarray, forward: np.ndarray, step: int) ->
         parts[number] = (
             planes.reshape(-1, channels).take(at.reshape(each, TAPS), axis=0),
             wanted[y, x],
-            weight[y, x],
+            steep[y, x],
+            place[y, x],
             varies[y, x],
             luma[y, x],
             (y + top) % period[0] * period[1] + x % period[1],
         )
 
     over_bands(0, len(strips), 1, look)
-    inputs, wanted, weight, varies, luma, phase = (
+    inputs, wanted, steep, place, varies, luma, phase = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    share = height * width / len(weight)
-    return _Samples(inputs, wanted, weight, varies, luma, phase, share)
+    share = height * width / len(wanted)
+    return _Samples(inputs, wanted, steep, place, varies, luma, phase, share)
 
 
 def _slope(forward: np.ndarray) -> np.ndarray:
@@ -233,7 +282,9 @@ def _means(quads: np.ndarray) -> np.ndarray:
     return result
 
 
-def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]:
+def _normals(
+    samples: _Samples, weights: np.ndarray, group: np.ndarray, groups: int
+) -> list[_Normal]:
     """Sums by group, as if of all quads of the photo."""
     order = np.argsort(group, kind="stable")
     ends = np.cumsum(np.bincount(group, minlength=groups))
@@ -255,7 +306,7 @@ def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]
             here = inputs[: len(part)]
             there = samples.inputs.take(part, axis=0).reshape(len(part), -1)
             np.subtract(there, np.float32(ZERO), out=here[:, :-1])
-            weight = samples.share * samples.weight[part, None]
+            weight = samples.share * weights[part, None]
             weighed = here * weight
             wanted = samples.wanted[part]
             sums.squares += weighed.T @ here
@@ -308,7 +359,7 @@ def _rounded(
     by_channel = np.mean(steps, 0)
     wide = np.append(by_channel[:-1].reshape(channels, TAPS).mean(1), by_channel[-1])
     wide[-1] += math.log2(_CONSTANT)
-    unit = math.log2(PREDICTION_UNIT)
+    unit = math.log2(FILTER_UNIT)
     shift = math.ceil(unit - wide.min())
     shift = min(shift, math.floor(unit - math.log2(max(largest, 1e-9) / ACTIVATION_MAX)))
     shift = min(max(shift, 0), SHIFT_LIMIT)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import PICTURE_INPUTS, PREDICTION_LIMIT, VALUE_MAX, Layer
+from .config import FILTER_LIMIT, LATENTS, PICTURE_INPUTS, VALUE_MAX, Layer
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,8 @@ _TRIALS = (
     Layer(64, 32, 3),
     Layer(16, 32, 2, stride=2),
     Layer(80, 8, 1, out="value", limit=VALUE_MAX),
-    Layer(27, 32, 3, out="value", limit=PREDICTION_LIMIT),
+    Layer(PICTURE_INPUTS + LATENTS, 32, 3, out="value", limit=FILTER_LIMIT),
+    Layer(PICTURE_INPUTS + 2 * LATENTS, 32, 3, out="value", limit=FILTER_LIMIT),
     Layer(PICTURE_INPUTS, 32, 3),
 )
 

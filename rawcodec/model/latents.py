@@ -24,7 +24,6 @@ from .config import (
     ACTIVATION_MAX,
     BLOCK,
     CONTEXT_INPUTS,
-    CORRECTION_BITS,
     DISTORTION_WEIGHT,
     FINE,
     GROUPS,
@@ -38,14 +37,13 @@ from .config import (
     MEAN_UNIT,
     PASSES,
     PATTERN,
-    PREDICTION_UNIT,
     SCALES,
     STEPS,
     TRELLIS_SCALE,
     WIDTH,
     ZERO,
 )
-from .fitted import Coefficients, FittedFilter
+from .fitted import Coefficients, FittedFilter, Sight
 from .inputs import blocks, unblocks
 from .kernels import KERNELS, Kernel, Weights
 from .seen import MARGIN, PlaneInputs
@@ -79,9 +77,6 @@ _FINE = (
     *(15024, 14862, 14702, 14544, 14387, 14232, 14079, 13927),
 )
 """What gains between two rates multiply steps by: 2**14 and a quarter of an octave down."""
-
-_MARGIN = 3
-"""Quads around the picture that the synthesis reaches."""
 
 _REACH = 6
 """Quads around the picture that the guide's features reach."""
@@ -182,20 +177,22 @@ class PlaneCodec:
         self.run = run
         self.height, self.width = seen.height, seen.width
         self.rows, self.columns = seen.rows, seen.columns
-        self._look(seen, None if filter_ is None else FittedFilter(run.kernel, seen, filter_))
+        self._look(seen, filter_)
 
-    def _look(self, seen: PlaneInputs, fitted: FittedFilter | None) -> None:
+    def _look(self, seen: PlaneInputs, filter_: Coefficients | None) -> None:
         """Features of the JPEG, and the tone layer's prediction as the filter corrects it."""
         rows, columns = self.rows, self.columns
+        sight = Sight(seen)
+        fitted = None if filter_ is None else FittedFilter(self.run.kernel, sight, filter_)
         first = self.run.kernel(seen.layer(self.run.weights("trunk.0")))
 
         def layer(name: str, x: Tensor) -> Tensor:
             return first(x) if name == "trunk.0" else self.run(name, x)
 
         self._guide = self._padded(WIDTH, (rows, columns), 1, None)
-        # what is known of quads: of the JPEG for now, with room for the synthesis around it
-        self._detail = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), _MARGIN, 0)
-        inner = self._inner
+        # what is known of quads: of the JPEG for now
+        detail = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0, None)
+        self._detail = detail
         self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
 
         def look(top: int, bottom: int) -> None:
@@ -207,11 +204,11 @@ class PlaneCodec:
                 # of the rows in the picture
                 start = first - 2 * top + _REACH
                 here = slice(start, start + last - first)
-                inner[:, :, first:last] = half[:, :, here.start - 2 : here.stop - 2, 6:-6]
+                detail[:, :, first:last] = half[:, :, here.start - 2 : here.stop - 2, 6:-6]
                 sites = near.tone[:, 2 * here.start : 2 * here.stop, 2 * MARGIN : -2 * MARGIN]
                 if fitted is not None:
-                    added = fitted(self.run.put, near, first, here)
-                    sites = sites + unblocks(added)[0] * PREDICTION_UNIT
+                    filtered = sight.rows(near, 2 * top - _REACH)
+                    sites = sites + fitted(self.run.put, filtered, first, here)
                     sites = sites.clamp_(0, COMPANDED - 1)
                 self.prediction[2 * first : 2 * last] = sites[0].numpy()
 
@@ -255,7 +252,7 @@ class PlaneCodec:
         activations = (ZERO + HYPER_GAIN * hyper).to(torch.uint8)
         activations = self.run.put(F.pad(activations, [1] * 4, value=ZERO))
         features = F.pad(network.hyper_features(self.run, activations), [1] * 4)
-        inner = self._inner
+        inner = self._detail
         across = -(-2 * columns // PATTERN)
         pattern = self.run.model.pattern.repeat(1, 1, across)[..., : 2 * columns]
         order = torch.empty((2 * rows, 2 * columns), dtype=torch.uint8)
@@ -279,18 +276,13 @@ class PlaneCodec:
         self.steps = [(order == step)[None, None].to(torch.int16) for step in range(STEPS)]
         self._first = (order == 0)[None, None].to(torch.uint8) * ACTIVATION_MAX
 
-    @property
-    def _inner(self) -> Tensor:
-        """What is known of the picture's quads: (1, 32, h, w), a view."""
-        return self._detail[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-
     def parameters(self, number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
         rows, columns = self.rows, self.columns
         count = len(GROUPS[PASSES[number][0]])
         mean = _channels_last(count, 2 * rows, 2 * columns, None, torch.int16, "cpu")
         scale = _channels_last(count, 2 * rows, 2 * columns, None, torch.uint8, "cpu")
-        detail = self._inner
+        detail = self._detail
 
         def look(top: int, bottom: int) -> None:
             here = slice(2 * top, 2 * bottom)
@@ -308,23 +300,18 @@ class PlaneCodec:
         zeros = _channels_last(LATENTS, *size, 0, torch.int16, "cpu")
         return network.walk(coder, self.steps, zeros, self.parameters)
 
-    def synthesise(self, latents: Tensor) -> np.ndarray:
+    def decoded(self, latents: Tensor) -> np.ndarray:
         """The plane that the latents make of the prediction: uint16 (H, W), companded.
 
         latents: int16 (1, 4, h, w), in half steps.
         """
         model = self.run.model
-        step = self.run.steps
         forward = model.forward.astype(np.int32)
         result = np.empty((self.height, self.width), np.uint16)
 
         def add(top: int, bottom: int) -> None:
-            near = slice(2 * top, 2 * (bottom + _MARGIN))
-            levels = self.run.put(self._levels(latents, 2 * top, 2 * bottom, _MARGIN))
-            added = network.synthesis(self.run, self._detail[:, :, near], levels)
-            values = (latents[:, :, 2 * top : 2 * bottom].to(torch.int32) * step) >> 1
-            values += (added.cpu().to(torch.int32) * step) >> CORRECTION_BITS
-            residual = unblocks(values)[0]
+            values = latents[:, :, 2 * top : 2 * bottom].to(torch.int32) * self.run.steps
+            residual = unblocks(values >> 1)[0]
             part = slice(4 * top, min(4 * bottom, self.height))
             sites = forward.take(self.prediction[part, : self.width])
             sites += residual[: part.stop - part.start, : self.width].numpy()
@@ -332,6 +319,27 @@ class PlaneCodec:
             result[part] = model.back.take(sites)
 
         _over_bands(self.run, 0, -(-self.height // BLOCK), add)
+        return result
+
+    def corrected(
+        self, values: np.ndarray, sight: Sight, filter_: Coefficients | None
+    ) -> np.ndarray:
+        """What a filter makes of the decoded plane: uint16 (H, W), companded, as ``values``."""
+        if filter_ is None:
+            return values
+        fitted = FittedFilter(self.run.kernel, sight, filter_)
+        result = np.empty_like(values)
+
+        def correct(top: int, bottom: int) -> None:
+            first, last = 2 * top, 2 * bottom
+            near = sight(first - 1, last + 1)
+            added = fitted(self.run.put, near, first, slice(1, 1 + last - first))
+            part = slice(4 * top, min(4 * bottom, self.height))
+            sites = values[part].astype(np.int32)
+            sites += added[: part.stop - part.start, : self.width].numpy()
+            result[part] = np.clip(sites, 0, COMPANDED - 1, out=sites)
+
+        _over_bands(self.run, 0, -(-self.height // BLOCK), correct)
         return result
 
     def _known(self, latents: Tensor, top: int, bottom: int) -> Tensor:
@@ -406,7 +414,7 @@ class TableCoder:
         shifts = self._tables.code_shifts(self._coder, shifts)
         scales = self._tables.shifted(scales, shifts)
         small = scales < TRELLIS_SCALE
-        given = None if ours is None else self._choose(ours, means, scales)
+        given = None if ours is None else self._choose(ours, means, scales, small)
         values = self._coded(given, means, scales, small)
         values *= 2
         large = np.flatnonzero(~small)
@@ -461,16 +469,26 @@ class TableCoder:
             raise ValueError("a hyper-latent is out of range")
         return torch.from_numpy(values.reshape(1, len(means), *shape))
 
-    def _choose(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _choose(
+        self,
+        latents: np.ndarray,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        where: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Integers for the latents: the nearest, or one nearer to the mean where that pays.
 
         Rate-distortion optimised quantisation: squared error in steps, and bits
         of the tables, at the exchange rate ``DISTORTION_WEIGHT``.
+
+        where: for which of them, if not all; the others are 0.
         """
-        result = np.empty(len(latents), np.int32)
+        result = np.zeros(len(latents), np.int32)
 
         def choose(start: int, stop: int) -> None:
-            part = slice(start, stop)
+            part: slice | np.ndarray = slice(start, stop)
+            if where is not None:
+                part = start + np.flatnonzero(where[start:stop])
             result[part] = self._chosen(latents[part], mean[part], scale[part])
 
         over_bands(0, len(latents), TOGETHER, choose)

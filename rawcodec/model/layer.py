@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from . import fitted, fitting, grid
 from .bands import over_bands
 from .config import FINE, HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
-from .fitted import Coefficients
+from .fitted import Coefficients, Sight
 from .latents import PlaneCodec, Runner, TableCoder
 from .seen import PlaneInputs
 from .store import DOMAIN
-from .tables import EntropyCoder
+from .tables import EntropyCoder, Tables
 from .view import PlaneView
 
 _ROWS = 64
@@ -90,7 +91,8 @@ def code_planes(
             used.append(means[number])
         table_coder = TableCoder(run.model.tables, coder, latents)
         codec.know(table_coder.code_hyper(hyper, used[-1], codec.hyper_shape, run.hyper_scale))
-        decoded.append(codec.synthesise(codec.code(table_coder)))
+        chosen = codec.code(table_coder)
+        decoded.append(after(run, coder, codec, seen, chosen, None if raw is None else raw[number]))
         earlier = decoded[-1].astype(np.int32) - seen.plane.tone
     return decoded, np.array(used)
 
@@ -107,11 +109,35 @@ def ahead(
     earlier: see :class:`.seen.PlaneInputs`. raw: to encode, uint16 (H, W), companded. ValueError
     for data that no encoder wrote.
     """
-    model, given = run.model, None
-    seen = PlaneInputs(_levelled(run, coder, plane, raw), earlier)
+    seen, filter_ = PlaneInputs(_levelled(run, coder, plane, raw), earlier), None
     if raw is not None:
-        given = fitting.fit(seen, raw, model.forward, int(run.steps[0, 0]), model.tables)
-    return seen, fitted.code(coder, model.tables, plane.colours, given, read=raw is None)
+        filter_ = fitting.fit_ahead(Sight(seen), seen.plane.tone, raw, *_fitted_with(run))
+    return seen, fitted.code(coder, run.model.tables, plane.colours, filter_, read=raw is None)
+
+
+def after(
+    run: Runner,
+    coder: EntropyCoder,
+    codec: PlaneCodec,
+    seen: PlaneInputs,
+    latents: Tensor,
+    raw: np.ndarray | None,
+) -> np.ndarray:
+    """What comes after the latents, int16 (1, 4, h, w): the plane, uint16 (H, W), and its filter.
+
+    raw: see ``ahead``.
+    """
+    decoded, sight, filter_ = codec.decoded(latents), Sight(seen, latents), None
+    if raw is not None:
+        filter_ = fitting.fit_after(sight, decoded, raw, *_fitted_with(run))
+    colours = seen.plane.colours
+    filter_ = fitted.code(coder, run.model.tables, colours, filter_, read=raw is None)
+    return codec.corrected(decoded, sight, filter_)
+
+
+def _fitted_with(run: Runner) -> tuple[np.ndarray, int, Tables]:
+    """What a filter is fitted with: the residual's domain, its step, and tables."""
+    return run.model.forward, int(run.steps[0, 0]), run.model.tables
 
 
 def _levelled(

@@ -4,8 +4,8 @@ Here is which layer follows which. What a layer computes with is the caller's
 choice: integers in the codec (:mod:`.kernels`), their imitation by floats in
 training. Both run these functions, so that they cannot drift apart.
 
-Latents, the trunk's first layers, contexts and synthesis have a position for
-each quad of 2x2 sites; the base and what it is made of, for each block of 4x4.
+Latents, the trunk's first layers and contexts have a position for each quad of
+2x2 sites; the base and what it is made of, for each block of 4x4.
 All convolutions are without padding; what they reach beyond the picture is
 given to them.
 """
@@ -63,11 +63,9 @@ def base_features(layer: LayerFunction, guide: Tensor, hyper: Tensor) -> Tensor:
 
 
 def detail_features(layer: LayerFunction, half: Tensor, base: Tensor) -> Tensor:
-    """What the entropy model and the synthesis know of quads before any latent.
+    """What the entropy model knows of quads before any latent.
 
     half: (B, 32, 2h, 2w), as of ``half_features``. base: (B, 64, h, w). Returns (B, 32, 2h, 2w).
-    Through the base the hyper-latents reach the picture too: what is wrong over large areas
-    costs less there than in every site's latent.
     """
     return layer("detail", torch.cat([half, F.pixel_shuffle(layer("up", base), 2)], 1))
 
@@ -87,15 +85,6 @@ def parameters(
     seen = detail if number == 0 else torch.cat([layer(f"{name}.0", known), detail], 1)
     mixed = layer(f"{name}.2", layer(f"{name}.1", seen))
     return layer(f"{name}.mean", mixed), layer(f"{name}.scale", mixed)
-
-
-def synthesis(layer: LayerFunction, detail: Tensor, levels: Tensor) -> Tensor:
-    """What to add to the latents; reaches 3 positions.
-
-    detail, levels: activations (B, 32 and 4, h + 6, w + 6). Returns (B, 4, h, w).
-    """
-    features = layer("synthesis.0", torch.cat([levels, detail], 1))
-    return layer("synthesis.2", layer("synthesis.1", features))
 
 
 def walk(

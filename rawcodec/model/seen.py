@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import BLOCK, HYPER_BLOCK, PICTURE_INPUTS, QUAD, TRUNK_MARGIN
+from .config import BLOCK, HYPER_BLOCK, QUAD, TRUNK_MARGIN
 from .inputs import blocks, means, other_inputs, picture_inputs
 from .kernels import Weights, folded
 from .view import PlaneView
@@ -88,10 +88,8 @@ class PlaneInputs:
         return Rows(torch.cat([picture, other], 1), tone, luma)
 
     def layer(self, weights: Weights) -> Weights:
-        """A layer of :func:`.inputs.inputs`, or of the first of them, for those that rows have."""
-        if self.constant is None:
-            return weights
-        return folded(weights, self.constant[: weights.layer.inputs - PICTURE_INPUTS])
+        """A layer of :func:`.inputs.inputs`, for those of them that rows have."""
+        return weights if self.constant is None else folded(weights, self.constant)
 
     def _sites(self, values: np.ndarray, part: slice) -> Tensor:
         """Rows of values (..., H, W), with the margin around the picture."""
