@@ -36,7 +36,7 @@ from .fitted import (
 from .seen import MARGIN
 from .tables import Tables
 
-SAMPLES = 250_000
+SAMPLES = 500_000
 """Quads that are looked at, where there are more."""
 
 _STRIP = 8
@@ -300,18 +300,18 @@ def _normals(
         sums = _Normal(np.zeros((count, count)), np.zeros((count, LATENTS)),
                        np.zeros(LATENTS), samples.share * (end - start))  # fmt: skip
         inputs = np.empty((_PART, count), np.float32)
-        inputs[:, -1] = _CONSTANT
         for first in range(start, end, _PART):
             part = order[first : min(first + _PART, end)]
             here = inputs[: len(part)]
+            here[:, -1] = _CONSTANT
             there = samples.inputs.take(part, axis=0).reshape(len(part), -1)
             np.subtract(there, np.float32(ZERO), out=here[:, :-1])
-            weight = samples.share * weights[part, None]
-            weighed = here * weight
-            wanted = samples.wanted[part]
-            sums.squares += weighed.T @ here
-            sums.products += weighed.T @ wanted
-            sums.energy += (weight * np.square(wanted)).sum(0)
+            root = np.sqrt(samples.share * weights[part, None])
+            here *= root
+            wanted = samples.wanted[part] * root
+            sums.squares += here.T @ here  # one array: half the work, by symmetry
+            sums.products += here.T @ wanted
+            sums.energy += np.square(wanted).sum(0)
         sums.squares = sums.squares[np.ix_(turn, turn)]
         sums.products = sums.products[turn]
         results[number] = sums
