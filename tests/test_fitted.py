@@ -297,7 +297,7 @@ def still(given: Plane, found: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("rate", "share", "most"), [(12, 0.6, 1.06), (22, 0.81, 1.04), (RATES - 1, 0.88, 0.99)]
+    ("rate", "share", "most"), [(12, 0.6, 1.02), (22, 0.81, 1.04), (RATES - 1, 0.88, 1.03)]
 )
 def test_a_rendering_costs_fewer_latents(
     shipped: Model, rate: int, share: float, most: float, monkeypatch: pytest.MonkeyPatch
@@ -464,7 +464,6 @@ def test_what_latents_left_is_corrected_where_it_pays(
     check_decodes(run, [given], with_it)
     monkeypatch.setattr(fitting, "fit_after", lambda *_: None)
     without = encoded(run, [given])
-    print(rate, cost(run, given, with_it) / cost(run, given, without))
     assert cost(run, given, with_it) <= most * cost(run, given, without)
 
 

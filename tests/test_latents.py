@@ -963,7 +963,7 @@ def test_bands_are_computed_at_the_same_time(
     wild: Model, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as PyTorch has threads: they wait for each other here."""
-    monkeypatch.setattr(latents, "BAND", 10)
+    monkeypatch.setattr(latents, "BAND", 11)
     meeting = threading.Barrier(3)
 
     class Meeting(Runner):

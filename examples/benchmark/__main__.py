@@ -75,7 +75,7 @@ def ablation(data: Path, out: Path) -> None:
 @_data_option
 @_out_option
 def ahead(data: Path, out: Path) -> None:
-    """What the grids and the fitted filter save."""
+    """What the grids and the fitted filters save."""
     from . import ahead as ahead_page
 
     with _writing(out / "ahead.md", data) as (pairs, _):
