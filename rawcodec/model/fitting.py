@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,19 +59,22 @@ _WORTH = 0.65
 photos, from the sizes and PSNR of neighbouring qualities."""
 
 
+Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of the errors of some sites in the residual's domain, float32 (2h, 2w), and its squared slope at
+quads, float32 (h, w), the weights of squared companded errors: float32 (h, w)."""
+
+
 @dataclass(frozen=True)
 class _Samples:
     """Quads (n,): inputs uint8 (n, 9, c), tap by tap, of the first c channels, the others being
     the same everywhere, which the constant stands for; what to add to the sites, float32 (n, 4),
-    companded; the squared slope of the residual's domain, and the mean squared error in it of the
-    tile, float32; activity and brightness, int16; and the phase of the pattern.
+    companded; the weight, float32; activity and brightness, int16; and the phase of the pattern.
 
     share: how many quads of the photo each stands for."""
 
     inputs: np.ndarray
     wanted: np.ndarray
-    slope: np.ndarray
-    place: np.ndarray
+    weight: np.ndarray
     activity: np.ndarray
     luma: np.ndarray
     phase: np.ndarray
@@ -109,10 +113,13 @@ def fit_ahead(
     tone: uint16 (H, W), what it is to correct; raw: what that should be; companded. forward: to
     the residual's domain. step: of the latents, there.
     """
-    if min(raw.shape) < 2 * _STRIP:
-        return None
-    samples = _look(sight, tone, raw, forward.astype(np.int32))
-    return _best(sight, samples, samples.slope / (samples.place + step**2 / 6), tables)
+
+    def weigh(error: np.ndarray, steep: np.ndarray) -> np.ndarray:
+        place = _means(_of_quads(np.square(error)).mean(2))
+        weight: np.ndarray = steep / (place + step**2 / 6)
+        return weight
+
+    return _fit(sight, tone, raw, forward, tables, weigh)
 
 
 def fit_after(
@@ -127,30 +134,32 @@ def fit_after(
 
     decoded: uint16 (H, W), what latents have made of the plane; see ``fit_ahead``.
     """
+    worth = np.float32(_WORTH * DISTORTION_WEIGHT / _BITS / step**2)
+    return _fit(sight, decoded, raw, forward, tables, lambda _, steep: worth * steep)
+
+
+def _fit(
+    sight: Sight,
+    ours: np.ndarray,
+    raw: np.ndarray,
+    forward: np.ndarray,
+    tables: Tables,
+    weigh: Weigh,
+) -> Coefficients | None:
+    """The filter that takes the fewest bits, its own and those of the errors that it leaves."""
     if min(raw.shape) < 2 * _STRIP:
         return None
-    samples = _look(sight, decoded, raw, forward.astype(np.int32))
-    weight = np.float32(_WORTH * DISTORTION_WEIGHT / _BITS / step**2)
-    return _best(sight, samples, weight * samples.slope, tables)
-
-
-def _best(
-    sight: Sight, samples: _Samples, weight: np.ndarray, tables: Tables
-) -> Coefficients | None:
-    """The filter that takes the fewest bits, its own and those of the errors that it leaves.
-
-    weight: float32 (n,), of the samples' squared errors, companded.
-    """
+    samples = _look(sight, ours, raw, forward.astype(np.int32), weigh)
     colours = sight.seen.plane.colours
     every, quads, possible = outputs(colours), phases(colours), shapes(colours)
     finest = possible[-1]
     levels = [(samples.activity, finest[0]), (samples.luma, finest[1])]
     thresholds = [_thresholds(values, count) for values, count in levels]
-    group = np.zeros(len(weight), int)  # by finest class, then by phase
+    group = np.zeros(len(samples.weight), int)  # by finest class, then by phase
     for (values, count), limits in zip(levels, thresholds, strict=True):
         group = group * count + np.searchsorted(limits, values, "right")
     group = group * len(quads) + samples.phase
-    sums = _normals(samples, weight, group, finest[0] * finest[1] * len(quads))
+    sums = _normals(samples, group, finest[0] * finest[1] * len(quads))
     # without a filter, all of the error is left
     best, least = None, _BITS * float(sum(part.energy.sum() for part in sums))
     for shape in possible:
@@ -203,7 +212,9 @@ def _thresholds(values: np.ndarray, count: int) -> np.ndarray:
     return limits.astype(int)
 
 
-def _look(sight: Sight, ours: np.ndarray, raw: np.ndarray, forward: np.ndarray) -> _Samples:
+def _look(
+    sight: Sight, ours: np.ndarray, raw: np.ndarray, forward: np.ndarray, weigh: Weigh
+) -> _Samples:
     """Quads by chance, of some strips, or all.
 
     ours: what is to be corrected.
@@ -227,8 +238,7 @@ def _look(sight: Sight, ours: np.ndarray, raw: np.ndarray, forward: np.ndarray) 
         rows = sight(top - 1, top + _STRIP + 1)
         mine, theirs = ours[here], raw[here]
         error = (forward.take(theirs) - forward.take(mine)).astype(np.float32)
-        place = _means(_of_quads(np.square(error)).mean(2))
-        steep = _of_quads(slope.take(mine)).mean(2)
+        weight = weigh(error, _of_quads(slope.take(mine)).mean(2))
         wanted = _of_quads(theirs.astype(np.float32) - mine.astype(np.float32))
         picked = np.sort(rng.choice(_STRIP * width, each, replace=False))
         y, x = np.divmod(picked, width)
@@ -242,19 +252,18 @@ def _look(sight: Sight, ours: np.ndarray, raw: np.ndarray, forward: np.ndarray) 
         parts[number] = (
             planes.reshape(-1, channels).take(at.reshape(each, TAPS), axis=0),
             wanted[y, x],
-            steep[y, x],
-            place[y, x],
+            weight[y, x],
             varies[y, x],
             luma[y, x],
             (y + top) % period[0] * period[1] + x % period[1],
         )
 
     over_bands(0, len(strips), 1, look)
-    inputs, wanted, steep, place, varies, luma, phase = (
+    inputs, wanted, weight, varies, luma, phase = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    share = height * width / len(wanted)
-    return _Samples(inputs, wanted, steep, place, varies, luma, phase, share)
+    share = height * width / len(weight)
+    return _Samples(inputs, wanted, weight, varies, luma, phase, share)
 
 
 def _slope(forward: np.ndarray) -> np.ndarray:
@@ -282,9 +291,7 @@ def _means(quads: np.ndarray) -> np.ndarray:
     return result
 
 
-def _normals(
-    samples: _Samples, weights: np.ndarray, group: np.ndarray, groups: int
-) -> list[_Normal]:
+def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]:
     """Sums by group, as if of all quads of the photo."""
     order = np.argsort(group, kind="stable")
     ends = np.cumsum(np.bincount(group, minlength=groups))
@@ -306,7 +313,7 @@ def _normals(
             here[:, -1] = _CONSTANT
             there = samples.inputs.take(part, axis=0).reshape(len(part), -1)
             np.subtract(there, np.float32(ZERO), out=here[:, :-1])
-            root = np.sqrt(samples.share * weights[part, None])
+            root = np.sqrt(samples.share * samples.weight[part, None])
             here *= root
             wanted = samples.wanted[part] * root
             sums.squares += here.T @ here  # one array: half the work, by symmetry
