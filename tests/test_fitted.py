@@ -951,7 +951,7 @@ def test_saturated_and_black_areas_are_fitted(
     given = pair(light, RENDERINGS["sharpened"](light), COLOURS[colours], 0)
     found = filtered(fast(shipped, 24), given)
     assert found.filter_ is not None
-    assert still(given, found.prediction) < 0.75 * still(given, given.view.tone)
+    assert still(given, found.prediction) < 0.77 * still(given, given.view.tone)
 
 
 @pytest.mark.parametrize("kind", ["sharpened", "darkened"])

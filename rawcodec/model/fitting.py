@@ -2,8 +2,8 @@
 
 Errors count as what they cost. Latents of a place with the mean squared error e take about
 log2(1 + 6 e / step^2) / 2 bits a site, whose derivative is the weight of errors that latents will
-correct. What they have left counts as distortion, in the bits that a finer step would take to
-lower it as much.
+correct. What they have left counts as distortion of linear values, in the bits that a finer step
+would take to lower it as much.
 
 Weights are rounded one by one, the rest making up for each (Frantar et al., "GPTQ", ICLR 2023), in
 steps for which their own bits and those that they save balance.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -34,23 +34,29 @@ from .fitted import (
     phases,
     shapes,
 )
-from .seen import MARGIN
+from .seen import MARGIN, Rows
 from .tables import Tables
 
-SAMPLES = 500_000
+SAMPLES = 1_000_000
 """Quads that are looked at, where there are more."""
 
 _STRIP = 8
 """Rows of quads that are looked at together, of every so many where a photo has more samples."""
 
+_SHARES = 8
+"""Sums are of so many parts of the strips, whatever the number of threads, so that it does not
+change how they round."""
+
+_GLANCE = 16
+"""Strips that tell where classes begin, at least, where there are more."""
+
 _TILE = 4
 """Quads across the place of which an error is the mean."""
 
-_RIDGE = 1e-4
-"""Of the mean square of an input, added to it."""
+_RIDGE = 2.5
+"""Of the mean square of an input, added to the sum of them: how many quads speak for weight 0."""
 
 _CONSTANT = float(ZERO)
-_PART = 1 << 14
 _BITS = 0.5 / math.log(2)
 """Bits a site, of a relative change of the squared error."""
 
@@ -58,27 +64,12 @@ _WORTH = 0.65
 """Of what the choice of latents takes distortion for, what a finer step would take for it: on real
 photos, from the sizes and PSNR of neighbouring qualities."""
 
+_SPARSE = 7
+"""Of every so many rows and columns of a plane the mean is taken; odd, for all colours."""
 
-Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of the errors of some sites in the residual's domain, float32 (2h, 2w), and its squared slope at
-quads, float32 (h, w), the weights of squared companded errors: float32 (h, w)."""
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Quads (n,): inputs uint8 (n, 9, c), tap by tap, of the first c channels, the others being
-    the same everywhere, which the constant stands for; what to add to the sites, float32 (n, 4),
-    companded; the weight, float32; activity and brightness, int16; and the phase of the pattern.
-
-    share: how many quads of the photo each stands for."""
-
-    inputs: np.ndarray
-    wanted: np.ndarray
-    weight: np.ndarray
-    activity: np.ndarray
-    luma: np.ndarray
-    phase: np.ndarray
-    share: float
+Weigh = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Of rows of sites, companded, uint16 (16, W), what they should be, and the numbers in them of the
+sites of quads, (n, 4), the weights of squared companded errors: float32 (n,)."""
 
 
 @dataclass
@@ -90,6 +81,12 @@ class _Normal:
     products: np.ndarray
     energy: np.ndarray
     count: float
+
+    @classmethod
+    def zero(cls, inputs: int) -> _Normal:
+        """Of no quads. inputs: their number, 9 c + 1."""
+        squares, products = np.zeros((inputs, inputs)), np.zeros((inputs, LATENTS))
+        return cls(squares, products, np.zeros(LATENTS), 0.0)
 
     def __add__(self, other: _Normal) -> _Normal:
         return _Normal(
@@ -113,13 +110,14 @@ def fit_ahead(
     tone: uint16 (H, W), what it is to correct; raw: what that should be; companded. forward: to
     the residual's domain. step: of the latents, there.
     """
+    slope, domain = _slope(forward), forward.astype(np.float32)
 
-    def weigh(error: np.ndarray, steep: np.ndarray) -> np.ndarray:
-        place = _means(_of_quads(np.square(error)).mean(2))
-        weight: np.ndarray = steep / (place + step**2 / 6)
+    def weigh(mine: np.ndarray, theirs: np.ndarray, at: np.ndarray) -> np.ndarray:
+        place = _places(np.square(domain.take(theirs) - domain.take(mine)), at[:, 0])
+        weight: np.ndarray = slope.take(mine.take(at)).mean(1) / (place + step**2 / 6)
         return weight
 
-    return _fit(sight, tone, raw, forward, tables, weigh)
+    return _fit(sight, tone, raw, tables, weigh)
 
 
 def fit_after(
@@ -134,32 +132,36 @@ def fit_after(
 
     decoded: uint16 (H, W), what latents have made of the plane; see ``fit_ahead``.
     """
-    worth = np.float32(_WORTH * DISTORTION_WEIGHT / _BITS / step**2)
-    return _fit(sight, decoded, raw, forward, tables, lambda _, steep: worth * steep)
+    # errors of linear values, the squares of companded ones; a finer step makes all errors in the
+    # residual's domain smaller, whatever they are of linear ones
+    linear = np.square(2 * np.arange(len(forward), dtype=np.float32))
+    made = decoded[::_SPARSE, ::_SPARSE]
+    usual = float((linear / _slope(forward)).take(made).mean(dtype=np.float64))
+    linear *= np.float32(_WORTH * DISTORTION_WEIGHT / _BITS / step**2 / max(usual, 1))
+
+    def weigh(mine: np.ndarray, _: np.ndarray, at: np.ndarray) -> np.ndarray:
+        weight: np.ndarray = linear.take(mine.take(at)).mean(1)
+        return weight
+
+    return _fit(sight, decoded, raw, tables, weigh)
 
 
 def _fit(
     sight: Sight,
     ours: np.ndarray,
     raw: np.ndarray,
-    forward: np.ndarray,
     tables: Tables,
     weigh: Weigh,
 ) -> Coefficients | None:
     """The filter that takes the fewest bits, its own and those of the errors that it leaves."""
     if min(raw.shape) < 2 * _STRIP:
         return None
-    samples = _look(sight, ours, raw, forward.astype(np.int32), weigh)
     colours = sight.seen.plane.colours
     every, quads, possible = outputs(colours), phases(colours), shapes(colours)
     finest = possible[-1]
-    levels = [(samples.activity, finest[0]), (samples.luma, finest[1])]
-    thresholds = [_thresholds(values, count) for values, count in levels]
-    group = np.zeros(len(samples.weight), int)  # by finest class, then by phase
-    for (values, count), limits in zip(levels, thresholds, strict=True):
-        group = group * count + np.searchsorted(limits, values, "right")
-    group = group * len(quads) + samples.phase
-    sums = _normals(samples, group, finest[0] * finest[1] * len(quads))
+    strips = _Strips.of(*(n // QUAD for n in raw.shape))
+    groups = _Groups(sight, strips, finest)
+    sums = _normals(sight, strips, groups, ours, raw, weigh)
     # without a filter, all of the error is left
     best, least = None, _BITS * float(sum(part.energy.sum() for part in sums))
     for shape in possible:
@@ -168,10 +170,10 @@ def _fit(
             (functools.reduce(_Normal.__add__, (sums[i] for i in groups)), where)
             for groups, where in _partition(shape, fewer, finest, quads, every).items()
         ]
-        found, cost = _rounded(parts, [site for site, _ in every], samples.share, tables)
+        found, cost = _rounded(parts, [site for site, _ in every], strips.share, tables)
         kept = [
             int(threshold)
-            for limits, skip in zip(thresholds, fewer, strict=True)
+            for limits, skip in zip(groups.thresholds, fewer, strict=True)
             for threshold in limits[skip - 1 :: skip]
         ]
         cost += 8 * (2 + 2 * len(kept))
@@ -207,63 +209,68 @@ def _partition(
     return found
 
 
-def _thresholds(values: np.ndarray, count: int) -> np.ndarray:
-    limits: np.ndarray = np.quantile(values, np.arange(1, count) / count, method="higher")
-    return limits.astype(int)
+@dataclass(frozen=True)
+class _Strips:
+    """Where a plane is looked at.
 
-
-def _look(
-    sight: Sight, ours: np.ndarray, raw: np.ndarray, forward: np.ndarray, weigh: Weigh
-) -> _Samples:
-    """Quads by chance, of some strips, or all.
-
-    ours: what is to be corrected.
+    tops: the first rows of strips, in quads. each: how many quads of a strip. width: quads across.
+    share: how many quads of the plane each stands for.
     """
-    colours = sight.seen.plane.colours
-    height, width = (n // QUAD for n in raw.shape)
-    strips = np.arange(0, height - _STRIP + 1, _STRIP)
-    if height % _STRIP:
-        strips = np.append(strips, height - _STRIP)
-    stride = max(1, len(strips) * _STRIP * width // (3 * SAMPLES))
-    strips = strips[stride // 2 :: stride]
-    each = min(_STRIP * width, SAMPLES // len(strips))
-    period = [int(np.lcm(QUAD, n)) // QUAD for n in colours.shape]
-    near = np.arange(-1, 2)
-    slope = _slope(forward)
-    parts: list[tuple[np.ndarray, ...]] = [()] * len(strips)
 
-    def look(number: int, _: int) -> None:
-        top, rng = strips[number], np.random.default_rng([1, number])
-        here = slice(QUAD * top, QUAD * (top + _STRIP)), slice(QUAD * width)
-        rows = sight(top - 1, top + _STRIP + 1)
-        mine, theirs = ours[here], raw[here]
-        error = (forward.take(theirs) - forward.take(mine)).astype(np.float32)
-        weight = weigh(error, _of_quads(slope.take(mine)).mean(2))
-        wanted = _of_quads(theirs.astype(np.float32) - mine.astype(np.float32))
-        picked = np.sort(rng.choice(_STRIP * width, each, replace=False))
-        y, x = np.divmod(picked, width)
-        planes = np.ascontiguousarray(rows.inputs[0].permute(1, 2, 0).numpy())
-        channels = planes.shape[2]
-        across = planes.shape[1]
-        at = (y[:, None, None] + 1 + near[:, None]) * across + x[:, None, None] + MARGIN + near
-        strip = slice(MARGIN - 1, MARGIN + width + 1)
-        varies = activity(rows.luma[:, :, strip])[0].numpy()
-        luma = rows.luma[0, 1:-1, MARGIN : MARGIN + width].numpy()
-        parts[number] = (
-            planes.reshape(-1, channels).take(at.reshape(each, TAPS), axis=0),
-            wanted[y, x],
-            weight[y, x],
-            varies[y, x],
-            luma[y, x],
-            (y + top) % period[0] * period[1] + x % period[1],
-        )
+    tops: np.ndarray
+    each: int
+    width: int
+    share: float
 
-    over_bands(0, len(strips), 1, look)
-    inputs, wanted, weight, varies, luma, phase = (
-        np.concatenate(part) for part in zip(*parts, strict=True)
-    )
-    share = height * width / len(weight)
-    return _Samples(inputs, wanted, weight, varies, luma, phase, share)
+    @classmethod
+    def of(cls, height: int, width: int) -> _Strips:
+        """Of a plane of so many quads."""
+        tops = np.arange(0, height - _STRIP + 1, _STRIP)
+        if height % _STRIP:
+            tops = np.append(tops, height - _STRIP)
+        stride = max(1, len(tops) * _STRIP * width // (2 * SAMPLES))
+        tops = tops[stride // 2 :: stride]
+        each = min(_STRIP * width, SAMPLES // len(tops))
+        return cls(tops, each, width, height * width / (len(tops) * each))
+
+
+class _Groups:
+    """Which quads are added up together: those of a finest class and a phase of the pattern.
+
+    thresholds: of activity and of brightness, between the classes.
+    """
+
+    def __init__(self, sight: Sight, strips: _Strips, finest: tuple[int, int]) -> None:
+        colours = sight.seen.plane.colours
+        self._finest, self._width = finest, strips.width
+        self._period = [int(np.lcm(QUAD, n)) // QUAD for n in colours.shape]
+        self.count = finest[0] * finest[1] * len(phases(colours))
+        glances = [
+            self._levels(sight.seen(top - 1, top + _STRIP + 1))
+            for top in strips.tops[:: max(1, len(strips.tops) // _GLANCE)].tolist()
+        ]
+        self.thresholds = [
+            np.quantile(np.concatenate(values), np.arange(1, n) / n, method="higher").astype(int)
+            for values, n in zip(zip(*glances, strict=True), finest, strict=True)
+        ]
+
+    def __call__(self, near: Rows, top: int) -> np.ndarray:
+        """The groups of a strip's quads: int (8 w,). near: has a row more at both ends."""
+        group = np.zeros(_STRIP * self._width, int)
+        for values, count, limits in zip(
+            self._levels(near), self._finest, self.thresholds, strict=True
+        ):
+            group = group * count + np.searchsorted(limits, values.ravel(), "right")
+        y, x = np.divmod(np.arange(len(group)), self._width)
+        rows, columns = self._period
+        phase = (y + top) % rows * columns + x % columns
+        result: np.ndarray = phase + rows * columns * group
+        return result
+
+    def _levels(self, near: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Activity and brightness of a strip: int16 (8, w)."""
+        luma = near.luma[:, :, MARGIN - 1 : MARGIN + self._width + 1]
+        return activity(luma)[0].numpy(), luma[0, 1:-1, 1:-1].numpy()
 
 
 def _slope(forward: np.ndarray) -> np.ndarray:
@@ -275,65 +282,100 @@ def _slope(forward: np.ndarray) -> np.ndarray:
     return result
 
 
-def _of_quads(sites: np.ndarray) -> np.ndarray:
-    """(2h, 2w) as (h, w, 4)."""
-    height, width = (n // QUAD for n in sites.shape)
-    return sites.reshape(height, QUAD, width, QUAD).swapaxes(1, 2).reshape(height, width, LATENTS)
+def _places(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Means over the tiles of rows of sites, (16, W), in which sites lie: (n,).
 
-
-def _means(quads: np.ndarray) -> np.ndarray:
-    """Means over tiles, for each of their quads: (h, w)."""
-    height, width = quads.shape
-    wide = -(-width // _TILE) * _TILE
-    padded = np.pad(quads, ((0, 0), (0, wide - width)), mode="edge")
-    means = padded.reshape(height // _TILE, _TILE, wide // _TILE, _TILE).mean((1, 3))
-    result: np.ndarray = means.repeat(_TILE, 0).repeat(_TILE, 1)[:, :width]
+    at: the numbers of the sites. What is left of a tile at the end belongs to the one before.
+    """
+    tile = QUAD * _TILE
+    height, width = (n // tile for n in values.shape)
+    whole = values[:, : width * tile].reshape(height, tile, width, tile)
+    y, x = np.divmod(at, values.shape[1])
+    result: np.ndarray = whole.mean(3).mean(1)[y // tile, np.minimum(x // tile, width - 1)]
     return result
 
 
-def _normals(samples: _Samples, group: np.ndarray, groups: int) -> list[_Normal]:
-    """Sums by group, as if of all quads of the photo."""
-    order = np.argsort(group, kind="stable")
-    ends = np.cumsum(np.bincount(group, minlength=groups))
-    starts = np.concatenate([[0], ends[:-1]])
-    results = [_Normal(np.empty(0), np.empty(0), np.empty(0), 0.0)] * groups
-    channels = samples.inputs.shape[2]
-    count = TAPS * channels + 1
-    # by channel, then by tap, as weights are
-    turn = np.append(np.arange(count - 1).reshape(TAPS, channels).T.ravel(), count - 1)
+def _normals(
+    sight: Sight,
+    strips: _Strips,
+    groups: _Groups,
+    ours: np.ndarray,
+    raw: np.ndarray,
+    weigh: Weigh,
+) -> list[_Normal]:
+    """Sums by group, as if of all quads of the photo: of some of each strip, by chance.
+
+    ours: what is to be corrected.
+    """
+    width, share = strips.width, strips.share
+    inputs = TAPS * sight.channels + 1
+    parts: list[list[_Normal]] = [[]] * _SHARES
+    across = raw.shape[1]
+    beside = np.array([y * across + x for y in range(QUAD) for x in range(QUAD)])
+
+    def look(top: int, sums: list[_Normal]) -> None:
+        picked = np.random.default_rng([1, top]).permutation(_STRIP * width)[: strips.each]
+        picked.sort()  # memory is then read in its order
+        y, x = np.divmod(picked, width)
+        here = slice(QUAD * top, QUAD * (top + _STRIP))
+        mine, theirs = ours[here], raw[here]
+        at = (QUAD * (y * across + x))[:, None] + beside
+        root = np.sqrt(share * weigh(mine, theirs, at))[:, None]
+        wanted = theirs.take(at).astype(np.float32) - mine.take(at).astype(np.float32)
+        near = sight(top - 1, top + _STRIP + 1)
+        # the first quad of a strip has the rows 0 to 2 around it
+        seen = _runs(near, width).take(picked[:, None] + width * np.arange(3), axis=0)
+        seen = seen.reshape(len(picked), -1)
+        group = groups(near, top)[picked]
+        order = np.argsort(group, kind="stable")
+        ends = np.cumsum(np.bincount(group, minlength=groups.count))
+        for total, part in zip(sums, np.split(order, ends[:-1]), strict=True):
+            _add(total, seen.take(part, axis=0), root[part], wanted[part], share)
 
     def add_up(number: int, _: int) -> None:
-        start, end = int(starts[number]), int(ends[number])
-        sums = _Normal(np.zeros((count, count)), np.zeros((count, LATENTS)),
-                       np.zeros(LATENTS), samples.share * (end - start))  # fmt: skip
-        inputs = np.empty((_PART, count), np.float32)
-        for first in range(start, end, _PART):
-            part = order[first : min(first + _PART, end)]
-            here = inputs[: len(part)]
-            here[:, -1] = _CONSTANT
-            there = samples.inputs.take(part, axis=0).reshape(len(part), -1)
-            np.subtract(there, np.float32(ZERO), out=here[:, :-1])
-            root = np.sqrt(samples.share * samples.weight[part, None])
-            here *= root
-            wanted = samples.wanted[part] * root
-            sums.squares += here.T @ here  # one array: half the work, by symmetry
-            sums.products += here.T @ wanted
-            sums.energy += np.square(wanted).sum(0)
-        sums.squares = sums.squares[np.ix_(turn, turn)]
-        sums.products = sums.products[turn]
-        results[number] = sums
+        parts[number] = [_Normal.zero(inputs) for _ in range(groups.count)]
+        for top in strips.tops[number::_SHARES].tolist():
+            look(top, parts[number])
 
-    with threadpool_limits(1, "blas"):  # groups are added up side by side
-        over_bands(0, groups, 1, add_up)
-    return results
+    with threadpool_limits(1, "blas"):  # parts are added up side by side
+        over_bands(0, _SHARES, 1, add_up)
+    # by channel, then by tap, as weights are
+    turn = np.arange(inputs - 1).reshape(TAPS, sight.channels).T.ravel()
+    turn = np.append(turn, inputs - 1)
+    sums = [functools.reduce(_Normal.__add__, each) for each in zip(*parts, strict=True)]
+    return [
+        replace(total, squares=total.squares[np.ix_(turn, turn)], products=total.products[turn])
+        for total in sums
+    ]
 
 
-def _inverse(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _runs(near: Rows, width: int) -> np.ndarray:
+    """A strip's inputs at three neighbouring quads: uint8 (10 w, 3 c), for the one between."""
+    planes = near.inputs[0, :, :, MARGIN - 1 : MARGIN + width + 1].permute(1, 2, 0).numpy()
+    parts = [planes[:, x : x + width] for x in range(3)]
+    return np.concatenate(parts, 2).reshape(len(planes) * width, -1)
+
+
+def _add(
+    total: _Normal, seen: np.ndarray, root: np.ndarray, wanted: np.ndarray, share: float
+) -> None:
+    """Add quads to the sums: inputs uint8 (n, 9 c), roots of weights (n, 1), errors (n, 4)."""
+    rows = np.empty((len(seen), seen.shape[1] + 1), np.float32)
+    rows[:, -1] = _CONSTANT
+    np.subtract(seen, np.float32(ZERO), out=rows[:, :-1])
+    rows *= root
+    errors = wanted * root
+    total.squares += rows.T @ rows  # one array: half the work, by symmetry
+    total.products += rows.T @ errors
+    total.energy += np.square(errors).sum(0)
+    total.count += share * len(rows)
+
+
+def _inverse(squares: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """The inverse, with as much of a ridge as it takes, and its upper factor of Cholesky.
 
     squares: its diagonal is 1.
     """
-    ridge = _RIDGE
     while True:
         inverse = np.linalg.inv(squares + ridge * np.eye(len(squares)))
         try:
@@ -355,7 +397,8 @@ def _rounded(
     solved, steps, largest = [], [], 0.0
     for sums, where in parts:
         size = np.sqrt(np.maximum(np.diag(sums.squares), 1e-9))
-        inverse, upper = _inverse(sums.squares / np.outer(size, size))
+        ridge = _RIDGE * share / max(sums.count, 1)
+        inverse, upper = _inverse(sums.squares / np.outer(size, size), ridge)
         upper = upper / size
         products = sums.products[:, [sites[o % len(sites)] for o in where]]
         weights = (inverse @ (products / size[:, None])) / size[:, None]
