@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,10 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
 import rawcodec  # noqa: E402
-from examples.benchmark import ahead, order, target  # noqa: E402
+from examples.benchmark import ahead, gap, order, target  # noqa: E402
+from examples.benchmark.classical import Kept, Variant  # noqa: E402
+from examples.benchmark.curves import Point  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
 from rawcodec.errors import RawcodecError  # noqa: E402
 from rawcodec.model.latents import PlaneCodec  # noqa: E402
+from rawcodec.photo.raw import read_raw  # noqa: E402
 
 PHOTO, JPEG = ROOT / "examples" / "photo.dng", ROOT / "examples" / "photo.jpg"
 BUNDLED = Pair("photo", "rt", PHOTO, JPEG)
@@ -100,6 +105,42 @@ def test_the_page_of_sizes_says_what_was_refused(
     (text, _) = read(tmp_path, "target.md")
     assert text.count("refused: ") == 2
     assert "Of 1 encodings with `--bpp`" in text
+
+
+def test_the_page_of_the_gap_codes_frames_as_photos(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A frame that is the bundled photo comes out like it; it has no tags for a DNG."""
+    monkeypatch.setattr(gap, "QUALITIES", ("tone", "low", "high"))
+    mosaic = read_raw(PHOTO).mosaic
+    sensor, frame = mosaic.sensor, tmp_path / "frame-00000"
+    frame.mkdir()
+    np.save(frame / "samples.npy", mosaic.samples)
+    shutil.copy(JPEG, frame / "photo.jpg")
+    size = {"width": sensor.width, "height": sensor.height}
+    levels = {"cfa": sensor.cfa, "black": sensor.black, "white": sensor.white}
+    meta = size | levels | {"kind": "bayer", "iso": 100.0}
+    (frame / "meta.json").write_text(json.dumps(meta))
+    yardstick = [Point(0.01, 40.0), Point(4.0, 60.0)]
+    asked = []
+
+    def measure(_: Kept, *of: object) -> object:
+        asked.append(of)
+        return {}, Variant(), yardstick
+
+    monkeypatch.setattr(Kept, "measure", measure)
+    gap.run_all([frame], tmp_path, tmp_path)
+    (text, _) = read(tmp_path, "gap.md")
+    ((bpp, psnr), _) = re.findall(r"([\d.]+) / ([\d.]+) \|", text)
+    info = rawcodec.inspect(rawcodec.encode(PHOTO, JPEG, quality="low", verify=False))
+    assert float(bpp) == pytest.approx(info.bpp, abs=2e-3)
+    assert psnr == f"{info.psnr_db:.2f}"
+    tone = rawcodec.encode(PHOTO, JPEG, quality="tone")
+    ((name, samples, prediction, tone_bpp),) = asked
+    assert name == "frame-00000"
+    assert np.array_equal(samples.samples, mosaic.samples)  # type: ignore[attr-defined]
+    assert np.array_equal(prediction, rawcodec.decode(JPEG, tone).samples)  # type: ignore[arg-type]
+    assert tone_bpp == pytest.approx(rawcodec.inspect(tone).bpp, abs=2e-3)
 
 
 def read(folder: Path, name: str) -> tuple[str, int]:

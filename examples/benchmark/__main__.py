@@ -94,6 +94,28 @@ def order(data: Path, out: Path) -> None:
 
 
 @main.command()
+@click.option(
+    "--frames",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of frames, made by the command pairs of examples.train.",
+)
+@_out_option
+def gap(frames: Path, out: Path) -> None:
+    """How far the frames of training are from real pairs."""
+    from examples.train.fit import HOLD_OUT
+
+    from . import gap as gap_page
+
+    found = sorted(frames.glob("frame-*"))[:HOLD_OUT]
+    if not found:
+        raise click.ClickException(f"{frames}: has no frames")
+    with tempfile.TemporaryDirectory(prefix="rawcodec-benchmark-") as folder:
+        gap_page.run_all(found, out, Path(folder))
+    click.echo(f"{out / 'gap.md'}: written")
+
+
+@main.command()
 @_data_option
 @_out_option
 def transform(data: Path, out: Path) -> None:

@@ -24,7 +24,7 @@ from .pairs import PROGRAMS, Pair
 
 COMMAND = "python -m examples.benchmark order"
 
-QUALITIES = "low", "medium", "high"
+QUALITIES = "low", "high"
 
 
 def _by_chance(pattern: Tensor, height: int, width: int) -> np.ndarray:
