@@ -2,8 +2,8 @@
 
 Xing, Qian, Chen, "Invertible Image Signal Processing", CVPR 2021: eight blocks, each an invertible
 1x1 convolution (Kingma, Dhariwal, "Glow", NeurIPS 2018) and an affine coupling whose functions are
-dense blocks of five convolutions (section 3.2). Raws are balanced and gamma-compressed before
-(section 3.1). A simulated JPEG stands between both directions in training (section 3.3), and the
+dense blocks of five convolutions. Raws are balanced and gamma-compressed before. A simulated JPEG
+stands between both directions in training (the paper's "Differentiable JPEG Simulator"), and the
 loss is L1 of the rendering plus L1 of the raw.
 
 The paper has a network for each camera, and takes the camera's white balance as given. Here
@@ -237,7 +237,7 @@ def balance(raw: Tensor, picture: Tensor) -> Tensor:
 
 
 def fourier_round(x: Tensor) -> Tensor:
-    """Nearly rounded, with a gradient: x - round(x) is a Fourier series, cut off (section 3.3)."""
+    """Nearly rounded, with a gradient: x - round(x) is a Fourier series, which is cut off."""
     rest = torch.zeros_like(x)
     for k in range(1, HARMONICS + 1):
         rest = rest + (-1) ** (k + 1) / k * torch.sin(2 * math.pi * k * x)
@@ -360,7 +360,7 @@ class InvISPTraining:
     def loss(
         self, raw: Tensor, picture: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, float]]:
-        """L1 of the rendering plus L1 of the gamma-compressed raw (section 3.4).
+        """L1 of the rendering plus L1 of the gamma-compressed raw.
 
         raw, picture: float32 (B, 3, h, w), 0..1. progress: does not matter. Figures: both L1, and
         the PSNR of both in dB, that of the raw in balanced linear light.

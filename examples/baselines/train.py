@@ -154,7 +154,7 @@ def train(system: Trainable, frames: Path, run: Path, picture: str, minutes: flo
                     average[name].lerp_(value, 1 - share)
                 else:
                     average[name].copy_(value)
-        figures.append({"loss": float(loss), **noted})
+        figures.append({"loss": float(loss.detach()), **noted})
         now = time.monotonic()
         spent = before + now - begun
         if len(figures) == LOG_STEPS:
