@@ -145,7 +145,7 @@ def test_every_weight_learns(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["own", "given", "nam"])
 def test_training_lowers_the_loss(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invisp, "BLOCKS", 3)  # the whole network takes seconds
+    monkeypatch.setattr(invisp, "BLOCKS", 2)  # the whole network takes seconds
     learned = training(kind)
     raw, picture = batch(16 if kind == "nam" else 8)
     optimiser = torch.optim.Adam(learned.network.parameters(), 1e-3)
@@ -226,7 +226,9 @@ def test_steps_are_those_of_a_jpeg_file() -> None:
 
 def test_its_own_rendering_gives_the_raw_back() -> None:
     raw, picture = photo(37, 50, "PNG")
-    codec = system("invisp")
+    torch.manual_seed(1)
+    codec = InvISP(None)
+    shaken(codec.network, 0.005)  # more, and much is black or white, which nothing brings back
     shown = codec.render(raw, picture)
     assert shown.shape == raw.shape and shown.dtype == np.uint8
     file = io.BytesIO()

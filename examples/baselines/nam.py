@@ -244,7 +244,7 @@ class Nam:
         sparse[rows, columns] = values
         mask = at_places(torch.from_numpy(place)[None]).to(self._device)
         seen = known(self._whole_cells(shown), mask, self._whole_cells(sparse))
-        network = self.network.reconstructor
+        network: nn.Module = self.network.reconstructor
         if self.fine_tuned:
             network = fine_tuned(network, seen)
         raw = tiled(seen, TILE, lambda x: torch.sigmoid(network(x)))
