@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from .errors import CorruptSidecarError, DeviceError
-from .model import kernels, target
+from .model import fitted, kernels, target
 from .model.config import FINE
+from .model.fitted import Coefficients
+from .model.fitting import Filters
 from .model.latents import Runner
 from .model.layer import LayerHead, code_planes
 from .model.store import Model, load_model
@@ -52,13 +54,33 @@ def _model(path: Path) -> Model:
     return load_model(path)
 
 
-_CLOSE = 0.04
+_CLOSE = 0.045
 """How far from the wanted size a payload may be before another gain is tried."""
 
-_TRIES = 5
+_TRIES = 6
 
 _LEAST = 32
 """Bytes that no payload is smaller than."""
+
+
+_LIKE = 3 * FINE
+"""How many gains apart encodings may be and have the same filters."""
+
+
+def _bits(
+    run: Runner, planes: Sequence[PlaneView], filters: Sequence[Coefficients | None]
+) -> float:
+    """What filters take, two of each plane."""
+    meter = RateMeter()
+    for number, filter_ in enumerate(filters):
+        colours = planes[number // 2].colours
+        fitted.code(meter, run.model.tables, colours, filter_, read=False)
+    return meter.bits
+
+
+def _without(size: float, bits: float) -> float:
+    """Bytes less those that filters take, but a little."""
+    return max(size - bits / 8, _LEAST)
 
 
 class TooSmallError(Exception):
@@ -68,15 +90,22 @@ class TooSmallError(Exception):
 class LatentEncoder:
     """Chooses and writes the latents of one photo."""
 
-    def __init__(self, run: Runner, companded: Sequence[np.ndarray]) -> None:
-        """companded: the raw's planes, uint16 (H, W), in the order they are coded."""
-        self._run, self._raw = run, companded
+    def __init__(
+        self, run: Runner, companded: Sequence[np.ndarray], filters: Filters | None = None
+    ) -> None:
+        """companded: the raw's planes, uint16 (H, W), in the order they are coded.
+
+        filters: where they come from; fitted if None.
+        """
+        self._run, self._raw, self._filters = run, companded, filters
         self._coder = Encoder()
         self._head: LayerHead | None = None
 
     def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
         """What the decoder will make of each plane: companded, uint16 (H, W)."""
-        decoded, means = code_planes(self._run, self._coder, planes, raw=self._raw)
+        decoded, means = code_planes(
+            self._run, self._coder, planes, raw=self._raw, filters=self._filters
+        )
         self._head = LayerHead(self._run.rate, means, self._run.fine)
         return decoded
 
@@ -104,30 +133,47 @@ class AimedEncoder:
         """
         if self._size < _LEAST:
             raise TooSmallError
+        aim = self._size * (1 - _CLOSE / 2 if self._at_most else 1)
+        sites = self._raw[0].size
         small, raws = target.sample(planes, self._raw)
+        sampled: list[Coefficients | None] | None = None
 
         def bits(gain: int) -> float:
-            meter = RateMeter()
-            code_planes(self._run(gain), meter, small, raw=raws)
-            return meter.bits
+            nonlocal sampled
+            meter, filters, run = RateMeter(), Filters(sampled), self._run(gain)
+            code_planes(run, meter, small, raw=raws, filters=filters)
+            sampled = filters.made
+            return meter.bits - _bits(run, small, sampled)
 
-        search = target.Search(bits)
-        aim = self._size * (1 - _CLOSE / 2 if self._at_most else 1)
-        gain: int | None = search.find(8 * aim * raws[0].size / self._raw[0].size)
+        start = target.usual(8 * aim / sites)
+        search = target.Search(bits, start)
+        search.log_bits(start)
+        rest = _without(aim, _bits(self._run(start), small, sampled or ()))
+        gain: int | None = search.find(8 * rest * raws[0].size / sites)
         best: tuple[float, bytes, list[np.ndarray]] | None = None
-        sizes: dict[int, int] = {}
+        fitted_at: tuple[int, Filters] | None = None
+        sizes: dict[int, float] = {}
         while gain is not None and len(sizes) < _TRIES:
-            encoder = LatentEncoder(self._run(gain), self._raw)
+            run = self._run(gain)
+            if fitted_at is None or abs(gain - fitted_at[0]) > _LIKE:
+                fitted_at = gain, Filters()
+            else:
+                fitted_at = fitted_at[0], Filters(fitted_at[1].made)
+            encoder = LatentEncoder(run, self._raw, fitted_at[1])
             decoded = encoder.refine(planes)
             payload = encoder.payload()
-            sizes[gain] = len(payload)
+            theirs = _bits(run, planes, fitted_at[1].made)
+            sizes[gain] = _without(len(payload), theirs)
             off = abs(math.log(len(payload) / aim))
             fits = len(payload) <= self._size or not self._at_most
             if fits and (best is None or off < best[0]):
                 best = off, payload, decoded
             if fits and off < _CLOSE:
                 break
-            gain = target.better(search, sizes, aim)
+            gain = target.better(search, sizes, _without(aim, theirs))
+            if best is None and len(sizes) > _TRIES // 2 and min(sizes) > 0:
+                # whatever was foretold: one of the last tries must fit
+                gain = max(min(sizes) - FINE * len(sizes), 0)
         if best is None or (min(sizes) == 0 and len(best[1]) > (1 + _CLOSE) * self._size):
             raise TooSmallError
         _, self._payload, chosen = best

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,6 +95,23 @@ class _Normal:
             self.energy + other.energy,
             self.count + other.count,
         )
+
+
+class Filters:
+    """Where an encoder has its filters from: it fits them, or takes those of a like encoding.
+
+    made: those that it came by, of each plane the one ahead and the one after.
+    """
+
+    def __init__(self, given: Sequence[Coefficients | None] | None = None) -> None:
+        """given: what to take, in the place of fitting."""
+        self._given = None if given is None else iter(given)
+        self.made: list[Coefficients | None] = []
+
+    def __call__(self, fit: Callable[[], Coefficients | None]) -> Coefficients | None:
+        """The next one, which ``fit`` makes if none are given."""
+        self.made.append(fit() if self._given is None else next(self._given))
+        return self.made[-1]
 
 
 def fit_ahead(

@@ -17,6 +17,7 @@ from . import fitted, fitting, grid
 from .bands import over_bands
 from .config import FINE, HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .fitted import Coefficients, Sight
+from .fitting import Filters
 from .latents import PlaneCodec, Runner, TableCoder
 from .seen import PlaneInputs
 from .store import DOMAIN
@@ -65,12 +66,13 @@ def code_planes(
     planes: Sequence[PlaneView],
     *,
     raw: Sequence[np.ndarray] | None = None,
+    filters: Filters | None = None,
     means: np.ndarray | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Code all planes, in order: the one walk of encoder and decoder.
 
-    raw: to encode, uint16 (H, W) of each plane, companded. means: to decode,
-    those of a :class:`LayerHead`.
+    raw: to encode, uint16 (H, W) of each plane, companded. filters: to encode, fitted if None.
+    means: to decode, those of a :class:`LayerHead`.
 
     Returns what the layer makes of each plane, uint16 (H, W), companded, and
     the means. Raises ValueError for data that no encoder wrote.
@@ -78,12 +80,14 @@ def code_planes(
     decoded: list[np.ndarray] = []
     used: list[np.ndarray] = []
     earlier: np.ndarray | None = None
+    filters = filters or Filters()
     for number, plane in enumerate(planes):
-        seen, filter_ = ahead(run, coder, plane, earlier, None if raw is None else raw[number])
+        ours = None if raw is None else raw[number]
+        seen, filter_ = ahead(run, coder, plane, earlier, ours, filters)
         codec = PlaneCodec(run, seen, filter_)
         latents = hyper = None
-        if raw is not None:
-            latents, unrounded = codec.analyse(raw[number])
+        if ours is not None:
+            latents, unrounded = codec.analyse(ours)
             hyper, middle = _quantise(unrounded[0].numpy())
             used.append(middle)
         else:
@@ -92,7 +96,7 @@ def code_planes(
         table_coder = TableCoder(run.model.tables, coder, latents)
         codec.know(table_coder.code_hyper(hyper, used[-1], codec.hyper_shape, run.hyper_scale))
         chosen = codec.code(table_coder)
-        decoded.append(after(run, coder, codec, seen, chosen, None if raw is None else raw[number]))
+        decoded.append(after(run, coder, codec, seen, chosen, ours, filters))
         earlier = decoded[-1].astype(np.int32) - seen.plane.tone
     return decoded, np.array(used)
 
@@ -103,15 +107,17 @@ def ahead(
     plane: PlaneView,
     earlier: np.ndarray | None,
     raw: np.ndarray | None,
+    filters: Filters | None = None,
 ) -> tuple[PlaneInputs, Coefficients | None]:
     """What comes before any network: the plane, corrected over large areas, and its filter.
 
-    earlier: see :class:`.seen.PlaneInputs`. raw: to encode, uint16 (H, W), companded. ValueError
-    for data that no encoder wrote.
+    earlier: see :class:`.seen.PlaneInputs`. raw: to encode, uint16 (H, W), companded. filters: see
+    ``code_planes``. ValueError for data that no encoder wrote.
     """
     seen, filter_ = PlaneInputs(_levelled(run, coder, plane, raw), earlier), None
     if raw is not None:
-        filter_ = fitting.fit_ahead(Sight(seen), seen.plane.tone, raw, *_fitted_with(run))
+        given = Sight(seen), seen.plane.tone, raw, *_fitted_with(run)
+        filter_ = (filters or Filters())(lambda: fitting.fit_ahead(*given))
     return seen, fitted.code(coder, run.model.tables, plane.colours, filter_, read=raw is None)
 
 
@@ -122,14 +128,16 @@ def after(
     seen: PlaneInputs,
     latents: Tensor,
     raw: np.ndarray | None,
+    filters: Filters | None = None,
 ) -> np.ndarray:
     """What comes after the latents, int16 (1, 4, h, w): the plane, uint16 (H, W), and its filter.
 
-    raw: see ``ahead``.
+    raw, filters: see ``ahead``.
     """
     decoded, sight, filter_ = codec.decoded(latents), Sight(seen, latents), None
     if raw is not None:
-        filter_ = fitting.fit_after(sight, decoded, raw, *_fitted_with(run))
+        given = sight, decoded, raw, *_fitted_with(run)
+        filter_ = (filters or Filters())(lambda: fitting.fit_after(*given))
     colours = seen.plane.colours
     filter_ = fitted.code(coder, run.model.tables, colours, filter_, read=raw is None)
     return codec.corrected(decoded, sight, filter_)

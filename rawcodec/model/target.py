@@ -1,13 +1,14 @@
 """Finds the gain at which a photo takes a wanted number of bytes.
 
 The bits of a sample of tiles, at a few gains, tell where to try; the photo itself, coded there,
-tells by how much the sample was wrong.
+tells by how much the sample was wrong. Filters are left out of both: what they take does not grow
+with the photo.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,15 +22,17 @@ FINEST = RATES * FINE - 1
 TILE = 12 * HYPER_BLOCK
 """Sites across a tile; a multiple of the period of Bayer and X-Trans patterns."""
 
-TILES = 20
+TILES = 12
 """How many, four to a row of the sample."""
 
 _ACROSS = 4
-_START = 16 * FINE
+_USUAL = 23.6, 2.95
+"""The rate at which an ordinary photo takes one bit a site, and how many rates double the bits."""
+
 _SLOPE = 0.5 / FINE
 """Doublings of the bits from one gain to the next, before it is known better."""
 
-_NEAR = 0.03
+_NEAR = 0.04
 _TRIALS = 5
 
 
@@ -75,12 +78,19 @@ def _place(number: int, count: int, size: int) -> int:
     return max(int((number + 0.5) * size / count - TILE / 2) // unit * unit, 0)
 
 
+def usual(bpp: float) -> int:
+    """The gain at which an ordinary photo takes so many bits a site."""
+    at_one, doubling = _USUAL
+    gain = round(FINE * (at_one + doubling * math.log2(bpp)))
+    return min(max(gain, 0), FINEST)
+
+
 class Search:
     """Gains by the bits that they take: each trial makes the next one better."""
 
-    def __init__(self, bits: Callable[[int], float]) -> None:
-        """bits: of the sample at a gain, 0..``FINEST``."""
-        self._bits = bits
+    def __init__(self, bits: Callable[[int], float], start: int) -> None:
+        """bits: of the sample at a gain, 0..``FINEST``. start: the gain to begin with."""
+        self._bits, self._start = bits, start
         self._known: dict[int, float] = {}
 
     def log_bits(self, gain: int) -> float:
@@ -92,7 +102,7 @@ class Search:
     def find(self, bits: float) -> int:
         """The gain that takes nearest to so many bits."""
         wanted = math.log2(max(bits, 1.0))
-        gain = _START if not self._known else self._nearest(wanted)
+        gain = self._start if not self._known else self._nearest(wanted)
         for _ in range(_TRIALS):
             if abs(self.log_bits(gain) - wanted) < _NEAR:
                 break
@@ -102,6 +112,13 @@ class Search:
             gain = following
         self.log_bits(gain)
         return self._nearest(wanted)
+
+    def slope(self, gain: int) -> float:
+        """Doublings of the bits from one gain to the next, between the two known nearest to one."""
+        near = sorted(self._known, key=lambda known: abs(known - gain))[:2]
+        if len(near) < 2:
+            return _SLOPE
+        return (self._known[near[0]] - self._known[near[1]]) / (near[0] - near[1])
 
     def _nearest(self, wanted: float) -> int:
         return min(self._known, key=lambda gain: abs(self._known[gain] - wanted))
@@ -124,19 +141,25 @@ class Search:
         return round(min(max(guess, 0), FINEST))
 
 
-def better(search: Search, sizes: dict[int, int], aim: float) -> int | None:
+def better(search: Search, sizes: Mapping[int, float], aim: float) -> int | None:
     """A gain that has not been tried and may take nearer to ``aim`` bytes; None if there is none.
 
     sizes: what the photo took at the gains tried.
     """
     below = max((gain for gain, size in sizes.items() if size <= aim), default=-1)
     above = min((gain for gain, size in sizes.items() if size > aim), default=FINEST + 1)
+    if above - below < 2:
+        return None
     if below >= 0 and above <= FINEST:
         share = math.log(aim / sizes[below]) / math.log(sizes[above] / sizes[below])
         guess = round(below + share * (above - below))
-    else:  # the sample is as wrong there as here
+    else:
         last = above if below < 0 else below
-        guess = search.find(2 ** search.log_bits(last) * aim / sizes[last])
-    if above - below < 2:
-        return None
+        others = sorted(sizes.keys() - {last}, key=lambda gain: abs(gain - last))
+        if others:  # the photo itself tells how fast it goes
+            slope = math.log2(sizes[last] / sizes[others[0]]) / (last - others[0])
+        else:
+            slope = search.slope(last)
+        slope = min(max(slope, _SLOPE / 4), 4 * _SLOPE)
+        guess = round(last + math.log2(aim / sizes[last]) / slope)
     return min(max(guess, below + 1), above - 1)
