@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from examples.train.__main__ import frames_option
+
 from .interface import Trainable
 
 PICTURES = ("png", "jpeg")
@@ -54,12 +56,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("system", type=click.Choice(list(SYSTEMS)))
-@click.option(
-    "--frames",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of frames, made by the command pairs of examples.train.",
-)
+@frames_option
 @click.option(
     "--run",
     type=click.Path(file_okay=False, path_type=Path),

@@ -7,6 +7,7 @@ what is written is paid for in bytes.
 from __future__ import annotations
 
 import io
+import math
 from typing import Protocol
 
 import numpy as np
@@ -79,6 +80,11 @@ def to_samples(planes: Tensor) -> np.ndarray:
     """float32 (1, 3, H, W), 0..1, as samples: uint16 (H, W, 3), clipped."""
     whole = torch.round(planes[0].detach().float().clamp(0, 1) * WHITE).to(torch.int32)
     return whole.permute(1, 2, 0).contiguous().numpy().astype(np.uint16)
+
+
+def decibels(error: float) -> float:
+    """PSNR of a mean squared error of values 0..1; at most 120."""
+    return -10 * math.log10(max(error, 1e-12))
 
 
 def psnr(raw: np.ndarray, decoded: np.ndarray) -> float:

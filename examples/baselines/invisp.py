@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .interface import WHITE, pixels, to_planes, to_samples
+from .interface import WHITE, decibels, pixels, to_planes, to_samples
 
 BLOCKS = 8
 GROWTH = 32
@@ -386,4 +386,4 @@ class InvISPTraining:
 
 
 def _psnr(x: Tensor, y: Tensor) -> float:
-    return -10 * math.log10(max(float(F.mse_loss(x.detach(), y)), 1e-12))
+    return decibels(float(F.mse_loss(x.detach(), y)))

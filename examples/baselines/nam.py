@@ -16,7 +16,6 @@ differences to what the picture lets expect, in steps far finer than these: a th
 from __future__ import annotations
 
 import copy
-import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .interface import WHITE, pixels, to_planes, to_samples
+from .interface import WHITE, decibels, pixels, to_planes, to_samples
 
 CELL = 8
 """Pixels across a cell of the grid, of which one is kept."""
@@ -353,7 +352,7 @@ class NamTraining:
         figures = {
             "reconstruction": float(reconstruction.detach()),
             "superpixels": float(superpixels.detach()),
-            "psnr": -10 * math.log10(max(float(F.mse_loss(restored.detach(), raw)), 1e-12)),
+            "psnr": decibels(float(F.mse_loss(restored.detach(), raw))),
         }
         if settled and network.training:
             if self._batches % META_EVERY == 0:

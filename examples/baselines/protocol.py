@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from examples.train.camera import SRGB_TO_XYZ
 from rawcodec.mosaic import COLOURS, Mosaic, planes
 from rawcodec.photo.raw import read_raw
 
@@ -30,16 +31,6 @@ _SRATIONAL = 10
 
 _BRIGHT, _LEVEL = 0.99, 0.8
 """The exposure brings this share of all values below this level of linear light."""
-
-_XYZ_TO_SRGB = np.linalg.inv(
-    np.array(  # IEC 61966-2-1
-        [
-            [0.4124564, 0.3575761, 0.1804375],
-            [0.2126729, 0.7151522, 0.0721750],
-            [0.0193339, 0.1191920, 0.9503041],
-        ]
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ def reduce(values: np.ndarray, by: int) -> np.ndarray:
 
 def camera_colours(xyz_to_camera: np.ndarray) -> np.ndarray:
     """From white-balanced camera colours to linear sRGB: (3, 3), white to white."""
-    camera = xyz_to_camera @ np.linalg.inv(_XYZ_TO_SRGB)
+    camera = xyz_to_camera @ SRGB_TO_XYZ
     inverse: np.ndarray = np.linalg.inv(camera / camera.sum(1, keepdims=True))
     return inverse
 

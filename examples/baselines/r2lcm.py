@@ -50,7 +50,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from .interface import pixels, to_planes, to_samples
+from .interface import decibels, pixels, to_planes, to_samples
 
 Order = Literal["learned", "random", "deterministic"]
 ORDERS: tuple[Order, ...] = ("learned", "random", "deterministic")
@@ -659,7 +659,7 @@ class R2LCM:
         figures = {
             "bpp": float((hyper_rate + latent_rate).detach()),
             "hyper_bpp": float(hyper_rate.detach()),
-            "psnr": -10 * math.log10(max(float(error.detach()), 1e-12)),
+            "psnr": decibels(float(error.detach())),
         }
         return total, figures
 

@@ -20,8 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rawcodec.mosaic import Mosaic
-from rawcodec.sensor import Sensor
+from examples.train.data import finished, take_mosaic
 
 from .interface import Trainable, pixels
 from .protocol import Photo, photo, reduce, render, save
@@ -48,14 +47,11 @@ QUALITIES = ("90", "70", "50", "30", "10")
 def training_photos(frames: Path) -> list[Photo]:
     """Photos of all frames with a Bayer mosaic; FileNotFoundError if there is none."""
     found = []
-    for folder in sorted(frames.glob("frame-*")):
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    for folder in finished(frames):
+        mosaic, meta = take_mosaic(folder)
         if meta["kind"] != "bayer":
             continue
-        sensor = Sensor(meta["width"], meta["height"], tuple(meta["cfa"]), tuple(meta["black"]),
-                        meta["white"])  # fmt: skip
         camera = meta["camera"]
-        mosaic = Mosaic(np.load(folder / "samples.npy"), sensor)
         to_srgb = np.linalg.inv(np.array(camera["to_camera"]))
         found.append(photo(folder.name, mosaic, np.array(camera["gains"]), to_srgb, 1))
     if not found:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from examples.train.__main__ import frames_option
 from rawcodec.stream.header import QUALITIES
 
 from .pairs import Pair, find_pairs
@@ -94,20 +95,16 @@ def order(data: Path, out: Path) -> None:
 
 
 @main.command()
-@click.option(
-    "--frames",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of frames, made by the command pairs of examples.train.",
-)
+@frames_option
 @_out_option
 def gap(frames: Path, out: Path) -> None:
     """How far the frames of training are from real pairs."""
+    from examples.train.data import finished
     from examples.train.fit import HOLD_OUT
 
     from . import gap as gap_page
 
-    found = sorted(frames.glob("frame-*"))[:HOLD_OUT]
+    found = finished(frames)[:HOLD_OUT]
     if not found:
         raise click.ClickException(f"{frames}: has no frames")
     with tempfile.TemporaryDirectory(prefix="rawcodec-benchmark-") as folder:

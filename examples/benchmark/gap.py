@@ -7,7 +7,6 @@ like real pairs, the codec would be as far ahead of it on both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from unittest.mock import patch
 import numpy as np
 
 import rawcodec
-from rawcodec.mosaic import Mosaic
+from examples.train.data import take_mosaic
 from rawcodec.photo.raw import RawPhoto
-from rawcodec.sensor import Sensor
 from rawcodec.stream.header import QUALITIES
 
 from .classical import Kept
@@ -90,12 +88,8 @@ def run_all(frames: Sequence[Path], out: Path, scratch: Path) -> None:
 
 def _measure(folder: Path, kept: Kept) -> Measured:
     """All qualities of a frame, and the yardstick."""
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    sensor = Sensor(
-        meta["width"], meta["height"], tuple(meta["cfa"]), tuple(meta["black"]), meta["white"]
-    )
-    mosaic = Mosaic(np.load(folder / "samples.npy"), sensor)
-    photo = RawPhoto(mosaic, sensor.width, sensor.height, 0, 0)
+    mosaic, meta = take_mosaic(folder)
+    photo = RawPhoto(mosaic, mosaic.sensor.width, mosaic.sensor.height, 0, 0)
     jpeg = folder / "photo.jpg"
     points, prediction = {}, np.zeros(0)
     with patch("rawcodec.pipeline.read_raw", lambda _: photo):  # a frame has no raw file

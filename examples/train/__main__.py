@@ -52,7 +52,7 @@ _run_option = click.option(
     required=True,
     help="Folder of the run: its checkpoint and its log.",
 )
-_frames_option = click.option(
+frames_option = click.option(
     "--frames",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     required=True,
@@ -61,7 +61,7 @@ _frames_option = click.option(
 
 
 @main.command()
-@_frames_option
+@frames_option
 @click.option(
     "--run",
     type=click.Path(file_okay=False, path_type=Path),
@@ -133,7 +133,7 @@ def fit(
 
 @main.command()
 @_run_option
-@_frames_option
+@frames_option
 @click.option(
     "--patches", type=click.IntRange(1), default=64, show_default=True, help="To measure on."
 )

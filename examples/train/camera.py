@@ -43,7 +43,7 @@ _XYZ_TO_CAMERA = (
     (8713, -2833, -743, -4342, 11900, 2772, -722, 1543, 6247),  # Pentax K-5
 )
 
-_SRGB_TO_XYZ = np.array(  # IEC 61966-2-1
+SRGB_TO_XYZ = np.array(  # IEC 61966-2-1
     [
         [0.4124564, 0.3575761, 0.1804375],
         [0.2126729, 0.7151522, 0.0721750],
@@ -135,7 +135,7 @@ def random_camera(rng: np.random.Generator, kind: str | None = None) -> Camera:
 
     weights = rng.dirichlet(np.full(len(_XYZ_TO_CAMERA), 0.3))
     xyz_to_camera = np.tensordot(weights, np.array(_XYZ_TO_CAMERA) / 1e4, 1).reshape(3, 3)
-    to_camera = xyz_to_camera @ _SRGB_TO_XYZ
+    to_camera = xyz_to_camera @ SRGB_TO_XYZ
     to_camera /= to_camera.sum(axis=1, keepdims=True)
     blur = rng.uniform(0.3, 0.9)
     gains = (float(rng.uniform(1.4, 2.6)), 1.0, float(rng.uniform(1.3, 2.4)))

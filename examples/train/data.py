@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ import torch
 from rawcodec.model import config
 from rawcodec.model.config import TRUNK_MARGIN
 from rawcodec.model.inputs import blocks
+from rawcodec.mosaic import Mosaic
 from rawcodec.sensor import Sensor
 
 from .model import COMPANDED_MAX, Batch
@@ -63,7 +65,7 @@ class Frame:
 
 def open_frames(folder: Path) -> list[Frame]:
     """The finished frames of a folder, by name."""
-    return [_open(path) for path in _finished(folder)]
+    return [_open(path) for path in finished(folder)]
 
 
 def describe(folder: Path) -> dict[str, object]:
@@ -72,7 +74,7 @@ def describe(folder: Path) -> dict[str, object]:
     frames: how many. seeds, sizes: those that they were made with. photographs:
     how many different ones they show.
     """
-    metas = [json.loads((path / "meta.json").read_text()) for path in _finished(folder)]
+    metas = [_meta(path) for path in finished(folder)]
     tiles = (tile for meta in metas for tile in meta.get("tiles", ()))
     return {
         "frames": len(metas),
@@ -82,15 +84,30 @@ def describe(folder: Path) -> dict[str, object]:
     }
 
 
-def _finished(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
+    """The folders of the finished frames of a folder, by name."""
     return sorted(path for path in folder.glob("frame-*") if (path / "meta.json").is_file())
 
 
-def _open(path: Path) -> Frame:
-    meta = json.loads((path / "meta.json").read_text())
-    sensor = Sensor(
+def take_mosaic(path: Path) -> tuple[Mosaic, dict[str, Any]]:
+    """The mosaic of a frame, and what its ``meta.json`` says."""
+    meta = _meta(path)
+    return Mosaic(np.load(path / "samples.npy"), _sensor(meta)), meta
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((path / "meta.json").read_text())
+    return meta
+
+
+def _sensor(meta: dict[str, Any]) -> Sensor:
+    return Sensor(
         meta["width"], meta["height"], tuple(meta["cfa"]), tuple(meta["black"]), meta["white"]
     )
+
+
+def _open(path: Path) -> Frame:
+    sensor = _sensor(_meta(path))
     reached = path / "reached.npy"
 
     def by_rate(name: str) -> dict[int, np.ndarray]:

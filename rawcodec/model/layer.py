@@ -128,7 +128,7 @@ def after(
     seen: PlaneInputs,
     latents: Tensor,
     raw: np.ndarray | None,
-    filters: Filters | None = None,
+    filters: Filters,
 ) -> np.ndarray:
     """What comes after the latents, int16 (1, 4, h, w): the plane, uint16 (H, W), and its filter.
 
@@ -137,7 +137,7 @@ def after(
     decoded, sight, filter_ = codec.decoded(latents), Sight(seen, latents), None
     if raw is not None:
         given = sight, decoded, raw, *_fitted_with(run)
-        filter_ = (filters or Filters())(lambda: fitting.fit_after(*given))
+        filter_ = filters(lambda: fitting.fit_after(*given))
     colours = seen.plane.colours
     filter_ = fitted.code(coder, run.model.tables, colours, filter_, read=raw is None)
     return codec.corrected(decoded, sight, filter_)
