@@ -25,8 +25,11 @@ from .version import VERSION
 
 if TYPE_CHECKING:
     from .inspection import SidecarInfo
+    from .model.allocation import Allocation
+    from .photo.bitmap import Drawn
 
 _PATH: Final = click.Path(path_type=Path)
+_JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -295,13 +298,39 @@ def decode(jpeg: Path, sidecar: Path, output: Path | None, device: str, force: b
 @_cli.command()
 @click.argument("sidecars", nargs=-1, required=True, type=click.Path(), metavar="SIDECAR...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
-def info(sidecars: tuple[str, ...], as_json: bool) -> int:
+@click.option(
+    "-o",
+    "--map",
+    "target",
+    type=_PATH,
+    metavar="OUT.png",
+    help="Decode one sidecar, and write a picture of where in the photo its bits are: "
+    "the sensor's frame, turned as the JPEG is shown.",
+)
+@click.option(
+    "--jpeg",
+    type=_PATH,
+    help="The JPEG that --map needs.  [default: the one beside the sidecar, of its name]",
+)
+@_force_option
+def info(
+    sidecars: tuple[str, ...], as_json: bool, target: Path | None, jpeg: Path | None, force: bool
+) -> int:
     """Tells what is in sidecars, without decoding them.
 
     \b
     rawcodec info photo.rmeta
     rawcodec info --json *.rmeta
+    rawcodec info photo.rmeta --map bits.png
     """
+    if target is not None:
+        if len(sidecars) > 1 or as_json:
+            raise click.UsageError("--map is of one sidecar, and goes without --json")
+        _map(Path(sidecars[0]), jpeg, target, force=force)
+        return 0
+    if jpeg is not None or force:
+        raise click.UsageError("--jpeg and --force go with --map")
+
     import rawcodec
 
     failed = False
@@ -321,6 +350,60 @@ def info(sidecars: tuple[str, ...], as_json: bool) -> int:
                 for line in _description(found):
                     _say(line)
     return 1 if failed else 0
+
+
+def _map(sidecar: Path, jpeg: Path | None, target: Path, *, force: bool) -> None:
+    """Writes the map of a sidecar's bits, and says how many of them it shows."""
+    from .inspection import inspect_bytes, read_sidecar
+
+    with _plainly(sidecar):
+        data = read_sidecar(sidecar)
+        info = inspect_bytes(data, sidecar)
+        if info.model is None:
+            raise SidecarError(
+                f"{sidecar}: has the tone layer alone, whose bits belong to no place; "
+                f"name a sidecar of another quality than tone"
+            )
+        jpeg = _jpeg_beside(sidecar) if jpeg is None else jpeg
+        check_target(target, force=force, inputs=(jpeg, sidecar))
+
+        from .photo.bitmap import write_map
+        from .pipeline import map_photo
+
+        mapped = map_photo(jpeg, data, name=str(sidecar))
+        sites = mapped.allocation.of_picture(info.height, info.width)
+        with new_file(target, force=force) as file:
+            drawn = write_map(file, sites, mapped.orientations)
+    _say(_shown(target, drawn, info, mapped.allocation))
+
+
+def _shown(target: Path, drawn: Drawn, info: SidecarInfo, allocation: Allocation) -> str:
+    """What a map shows of a sidecar, and what not."""
+    latents, hyper = round(allocation.of_latents / 8), round(allocation.of_hyper / 8)
+    filters, tone = info.layers["latents"] - latents - hyper, info.layers["tone"]
+    other = info.bytes - latents - hyper - filters - tone
+    blocks = f" in blocks of {drawn.block}x{drawn.block}" if drawn.block > 1 else ""
+    return (
+        f"{target}: {drawn.width}x{drawn.height}, {drawn.low:.3f} to {drawn.high:.3f} bits per "
+        f"site{blocks}; shows {latents + hyper:,} of {info.bytes:,} bytes: latents {latents:,}, "
+        f"hyper-latents {hyper:,}; leaves out filters and grids {filters:,}, tone {tone:,}, "
+        f"other {other:,}"
+    )
+
+
+def _jpeg_beside(sidecar: Path) -> Path:
+    """The JPEG that has the sidecar's name, but for its ending."""
+    found = sorted(
+        path
+        for path in sidecar.parent.iterdir()
+        if path.stem == sidecar.stem and path.suffix.lower() in _JPEG_SUFFIXES
+    )
+    if len(found) == 1:
+        return found[0]
+    fault = f"{' and '.join(path.name for path in found)} lie beside it"
+    if not found:
+        fault = f"no {sidecar.stem}.jpg lies beside it"
+    raise SidecarError(f"{sidecar}: {fault}; name its JPEG with --jpeg")
 
 
 def _description(info: SidecarInfo) -> list[str]:

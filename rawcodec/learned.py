@@ -16,6 +16,7 @@ import torch
 
 from .errors import CorruptSidecarError, DeviceError
 from .model import fitted, kernels, target
+from .model.allocation import Allocation
 from .model.config import FINE
 from .model.fitted import Coefficients
 from .model.fitting import Filters
@@ -190,8 +191,11 @@ class AimedEncoder:
 class LatentDecoder:
     """Reads the latents of one photo."""
 
-    def __init__(self, run: Runner, head: LayerHead, coded: bytes) -> None:
-        self._run, self._head = run, head
+    def __init__(
+        self, run: Runner, head: LayerHead, coded: bytes, allocation: Allocation | None = None
+    ) -> None:
+        """allocation: told where the bits lie, if given."""
+        self._run, self._head, self._allocation = run, head, allocation
         self._coder = Decoder(coded)
 
     def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
@@ -200,7 +204,13 @@ class LatentDecoder:
         Raises CorruptSidecarError for data that no encoder wrote.
         """
         try:
-            decoded, _ = code_planes(self._run, self._coder, planes, means=self._head.means)
+            decoded, _ = code_planes(
+                self._run,
+                self._coder,
+                planes,
+                means=self._head.means,
+                allocation=self._allocation,
+            )
         except ValueError as error:
             raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
         self._coder.finish()

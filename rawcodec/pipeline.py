@@ -15,9 +15,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import EllipsisType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -46,6 +47,9 @@ from .tone import coding
 from .tone.fit import fit_tone
 from .tone.table import MARGIN, REACH, Tone, compand, expand_band, predict_band
 from .version import VERSION
+
+if TYPE_CHECKING:
+    from .model.allocation import Allocation
 
 DEFAULT_QUALITY = "medium"
 
@@ -199,6 +203,41 @@ def decode_photo(
     Raises DeviceError, SidecarError, JpegError, JpegMismatchError and
     DigestError, whose messages begin with the file that they are about.
     """
+    return _decode(jpeg_path, sidecar, device, name)[0]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A decoded photo, and where the bits of its latents lie.
+
+    orientations: what lays the sensor's frame as programs show the JPEG, one after the other:
+        see :func:`.photo.align.orient`.
+    """
+
+    mosaic: Mosaic
+    allocation: Allocation
+    orientations: tuple[int, int]
+
+
+def map_photo(
+    jpeg_path: Path, sidecar: bytes, *, device: str = "auto", name: str = "sidecar"
+) -> Mapped:
+    """What ``decode_photo`` gives and raises, and where the bits of the latents lie."""
+    from .model.allocation import Allocation
+    from .stream.meter import SymbolMeter
+
+    allocation = Allocation(SymbolMeter())
+    mosaic, shown = _decode(jpeg_path, sidecar, device, name, allocation)
+    return Mapped(mosaic, allocation, shown)
+
+
+def _decode(
+    jpeg_path: Path, sidecar: bytes, device: str, name: str, allocation: Allocation | None = None
+) -> tuple[Mosaic, tuple[int, int]]:
+    """The mosaic, and ``Mapped.orientations``; see ``decode_photo``.
+
+    allocation: told where the bits of the latents lie, if given.
+    """
     check_device(device)
     try:
         chunks = {chunk.type: chunk.payload for chunk in container.read(sidecar)}
@@ -213,7 +252,7 @@ def decode_photo(
     jpeg = read_jpeg(jpeg_path)
     _check_jpeg(jpeg_path, jpeg, header)
     try:
-        view, layers = _unpack_layers(header, chunks, jpeg, device)
+        alignment, view, layers = _unpack_layers(header, chunks, jpeg, device, allocation)
         samples = reconstruct(header.sensor, view, layers)
     except SidecarError as error:
         raise type(error)(f"{name}: {error}") from error
@@ -222,7 +261,8 @@ def decode_photo(
             f"{name}: what was decoded is not what was encoded; "
             f"copy the sidecar again, and report this if it stays so"
         )
-    return Mosaic(samples, header.sensor, header.camera_make, header.camera_model, colour_tags)
+    mosaic = Mosaic(samples, header.sensor, header.camera_make, header.camera_model, colour_tags)
+    return mosaic, (_undone(alignment.orientation), jpeg.orientation)
 
 
 def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
@@ -349,6 +389,11 @@ def _view(alignment: Alignment, sensor: Sensor, jpeg: Jpeg) -> View:
     )
 
 
+def _undone(orientation: int) -> int:
+    """What undoes an EXIF orientation: only the two quarter turns do not undo themselves."""
+    return {6: 8, 8: 6}.get(orientation, orientation)
+
+
 def _check_layers(header: Header, chunks: dict[str, bytes]) -> None:
     """Raise SidecarError if the layers do not fit the header, or the model is missing."""
     if bool(header.model) != ("LATN" in chunks):
@@ -359,12 +404,17 @@ def _check_layers(header: Header, chunks: dict[str, bytes]) -> None:
 
 
 def _unpack_layers(
-    header: Header, chunks: dict[str, bytes], jpeg: Jpeg, device: str
-) -> tuple[View, Layers]:
-    """The view of the JPEG and the layers; SidecarError for damaged ones."""
+    header: Header,
+    chunks: dict[str, bytes],
+    jpeg: Jpeg,
+    device: str,
+    allocation: Allocation | None,
+) -> tuple[Alignment, View, Layers]:
+    """How the JPEG lies, the view of it, and the layers; SidecarError for damaged ones."""
     sensor = header.sensor
     try:
-        view = _view(Alignment.unpack(chunks["ALGN"]), sensor, jpeg)
+        alignment = Alignment.unpack(chunks["ALGN"])
+        view = _view(alignment, sensor, jpeg)
         head, coded = chunks["TONE"][: coding.HEAD_SIZE], chunks["TONE"][coding.HEAD_SIZE :]
         coding.unpack_head(head)
         decoder = Decoder(coded)
@@ -373,11 +423,14 @@ def _unpack_layers(
     except ValueError as error:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
     if not header.model:
-        return view, Layers(tone)
-    return view, Layers(tone, lambda: _latent_decoder(header, chunks["LATN"], device))
+        return alignment, view, Layers(tone)
+    learned = partial(_latent_decoder, header, chunks["LATN"], device, allocation)
+    return alignment, view, Layers(tone, learned)
 
 
-def _latent_decoder(header: Header, payload: bytes, device: str) -> Refiner:
+def _latent_decoder(
+    header: Header, payload: bytes, device: str, allocation: Allocation | None
+) -> Refiner:
     """What decodes the learned layer; SidecarError for a damaged one, or a missing model."""
     from .learned import LatentDecoder, runner, use_threads
     from .model.layer import LayerHead
@@ -388,7 +441,7 @@ def _latent_decoder(header: Header, payload: bytes, device: str) -> Refiner:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
     use_threads(thread_count())
     path = weights.require_model(header.model, header.model_hash)
-    return LatentDecoder(runner(path, head.rate, device, head.fine), head, coded)
+    return LatentDecoder(runner(path, head.rate, device, head.fine), head, coded, allocation)
 
 
 def _header(

@@ -1,40 +1,30 @@
 """Where in a photo the bits go, and where the error was and is: docs/results/maps.md.
 
-The sidecar is the real one: a meter beside the entropy coder hears the same
-symbols, and what each latent takes is laid where it lies in the photo.
+The sidecar is the real one: while it is decoded, a meter beside the entropy coder hears the
+same symbols, and what each latent takes is laid where it lies in the photo.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
 import rawcodec
-from rawcodec.model import layer
-from rawcodec.model.config import GROUPS, HYPER_BLOCK, LATENTS, PASSES, TRELLIS_SCALE
-from rawcodec.model.inputs import unblocks
-from rawcodec.model.latents import TableCoder
-from rawcodec.model.tables import SILENT, EntropyCoder
-from rawcodec.model.tables import Tables as ModelTables
+from rawcodec.model.allocation import Allocation, in_blocks
+from rawcodec.model.config import HYPER_BLOCK
 from rawcodec.mosaic import Mosaic, planes
 from rawcodec.photo.align import GUIDE_MAX, Alignment, Guide, orient
 from rawcodec.photo.jpeg import read_jpeg
 from rawcodec.photo.raw import read_raw
+from rawcodec.pipeline import map_photo
 from rawcodec.stream import container
-from rawcodec.stream.entropy import TOTAL, RateMeter, Symbols, Tables
 
 from .markdown import page, table, versions
 from .pairs import PROGRAMS, Pair
@@ -68,185 +58,6 @@ CLIPPING = (
 _ROWS = 256
 _DPI, _LEAST_DPI = 110, 40
 _MAPS = "magma", "viridis"  # of errors, and of all else
-
-
-class SymbolMeter(RateMeter):
-    """A meter that knows what each symbol took.
-
-    last: float64 (n,), bits of the symbols of the last call.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = np.zeros(0)
-        self._of: Tables | None = None
-        self._halves = self._starts = np.zeros(0, np.int64)
-        self._bits = np.zeros(0)
-
-    def code(
-        self,
-        symbols: npt.NDArray[np.integer[Any]] | None,
-        frequencies: Tables,
-        index: npt.NDArray[np.integer[Any]],
-    ) -> Symbols:
-        """See ``Coder.code``."""
-        result = super().code(symbols, frequencies, index)
-        if frequencies is not self._of:
-            self._of = frequencies
-            sizes = np.array([len(row) for row in frequencies])
-            self._halves, self._starts = (sizes - 2) // 2, np.cumsum(sizes) - sizes
-            self._bits = np.log2(TOTAL / np.concatenate(list(frequencies)))
-        half = self._halves[index]
-        away = np.abs(result) - half
-        escaped = away > 0
-        self.last = self._bits[self._starts[index] + np.where(escaped, 2 * half + 1, result + half)]
-        if escaped.any():
-            lengths = np.frexp(away[escaped].astype(np.float64))[1] - 1
-            self.last[escaped] += _escape_bits()[lengths]
-        return result
-
-
-def _escape_bits() -> np.ndarray:
-    """Bits of what follows an escape, by the bits of its value below the leading one: (24,)."""
-    result = np.empty(24)
-    even = np.array([[TOTAL // 2, TOTAL // 2]])  # a table of 0 and the escape, a bit each
-    for length in range(len(result)):
-        meter = RateMeter()
-        meter.code(np.array([1 << length]), even, np.zeros(1, np.int64))
-        result[length] = meter.bits - 1
-    return result
-
-
-class _Beside:
-    """An entropy coder whose symbols a meter hears too."""
-
-    def __init__(self, coder: EntropyCoder, meter: SymbolMeter) -> None:
-        self._coder, self._meter = coder, meter
-
-    def code(
-        self,
-        symbols: npt.NDArray[np.integer[Any]] | None,
-        frequencies: Sequence[npt.NDArray[np.integer[Any]]],
-        index: npt.NDArray[np.integer[Any]],
-    ) -> npt.NDArray[np.int32]:
-        self._meter.code(symbols, frequencies, index)
-        return self._coder.code(symbols, frequencies, index)
-
-
-@dataclass
-class Bits:
-    """Where the bits of a photo's latents lie; planes of a linear raw are added up.
-
-    sites: float64 (H', W'), bits of the latent of each site, in whole blocks of
-        16x16 sites. hyper: float64 (H' / 16, W' / 16), those of all eight
-        hyper-latents of each block, which are as coarse as the blocks.
-    metered, hyper_metered: what the meter counted for them.
-    """
-
-    sites: np.ndarray | None = None
-    hyper: np.ndarray | None = None
-    metered: float = 0.0
-    hyper_metered: float = 0.0
-
-    def add(self, sites: np.ndarray, hyper: np.ndarray, metered: float, of_hyper: float) -> None:
-        """Those of one plane."""
-        self.sites = sites if self.sites is None else self.sites + sites
-        self.hyper = hyper if self.hyper is None else self.hyper + hyper
-        self.metered += metered
-        self.hyper_metered += of_hyper
-        self.check()
-
-    def check(self) -> None:
-        """RuntimeError where the maps do not hold exactly what was metered."""
-        for found, metered in ((self.sites, self.metered), (self.hyper, self.hyper_metered)):
-            total = 0.0 if found is None else float(found.sum())
-            if not math.isclose(total, metered, rel_tol=1e-9, abs_tol=1e-6):
-                raise RuntimeError(f"a map holds {total} bits, and {metered} were metered")
-
-    @property
-    def blocks(self) -> np.ndarray:
-        """Bits of the latents of each 16x16 sites: float64 (H' / 16, W' / 16)."""
-        assert self.sites is not None
-        return in_blocks(self.sites)
-
-
-class MappedCoder(TableCoder):
-    """Codes latents as the real one does, and keeps what each takes; an encoder's alone."""
-
-    def __init__(
-        self, bits: Bits, tables: ModelTables, coder: EntropyCoder, latents: Tensor | None
-    ) -> None:
-        assert latents is not None
-        self._meter, self._map = SymbolMeter(), bits
-        super().__init__(tables, _Beside(coder, self._meter), latents)
-        self._taken = np.zeros((latents[0, 0].numel(), LATENTS))  # of quads, by their sites
-        self._shape = latents.shape[2:]
-        self._metered = self._hyper_metered = 0.0
-        self._hyper = np.zeros(0)
-        self._pieces: list[np.ndarray] = []
-        self._large = np.zeros(0, bool)
-
-    def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """See ``TableCoder.code``; after the last pass the plane is added to the map."""
-        self._pieces = []
-        result = super().code(number, here, mean, scale)
-        bits, *others = self._pieces  # first those of small scales, then the others, in order
-        bits[self._large] = np.concatenate([bits[:0], *others])
-        channels = np.array(GROUPS[PASSES[number][0]])
-        places = np.ix_(np.flatnonzero(here.numpy()), channels)
-        self._taken[places] += bits.reshape(-1, len(channels))
-        if number == len(PASSES) - 1:
-            quads = torch.from_numpy(self._taken.T.reshape(LATENTS, *self._shape))
-            self._map.add(unblocks(quads).numpy(), self._hyper, self._metered, self._hyper_metered)
-        return result
-
-    def code_hyper(
-        self, hyper: np.ndarray | None, means: np.ndarray, shape: tuple[int, int], scale: Tensor
-    ) -> Tensor:
-        """See ``TableCoder.code_hyper``."""
-        before = self._meter.bits
-        result = super().code_hyper(hyper, means, shape, scale)
-        self._hyper_metered = self._meter.bits - before
-        bits = self._last(np.repeat(scale.numpy(), shape[0] * shape[1]))
-        self._hyper = bits.reshape(-1, *shape).sum(0)
-        return result
-
-    def _best_shifts(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        shifts = super()._best_shifts(latents, mean, scale)
-        self._large = self._tables.shifted(scale, shifts) >= TRELLIS_SCALE
-        return shifts
-
-    def _coded(
-        self,
-        given: np.ndarray | None,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        where: np.ndarray | None = None,
-    ) -> np.ndarray:
-        before = self._meter.bits
-        values = super()._coded(given, mean, scale, where)
-        self._metered += self._meter.bits - before
-        self._pieces.append(self._last(scale, where))
-        return values
-
-    def _last(self, scale: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-        """Bits of the latents just coded, by their scales: float64 (n,); silent ones take none."""
-        bits = np.zeros(len(scale))
-        coded = self._tables.sizes[scale] != SILENT
-        bits[coded if where is None else coded & where] = self._meter.last
-        return bits
-
-
-@contextmanager
-def mapping() -> Iterator[Bits]:
-    """Within it, the one photo that is encoded leaves a map of its bits."""
-    bits = Bits()
-
-    def coder(tables: ModelTables, of: EntropyCoder, latents: Tensor | None) -> MappedCoder:
-        return MappedCoder(bits, tables, of, latents)
-
-    with patch.object(layer, "TableCoder", coder):
-        yield bits
 
 
 @dataclass(frozen=True)
@@ -316,12 +127,12 @@ def _map(pair: Pair, out: Path) -> Mapped:
     """Encode a pair, measure, and draw its plot."""
     mosaic = read_raw(pair.raw).mosaic
     plain = rawcodec.encode(pair.raw, pair.jpeg, quality="tone", verify=False)
-    with mapping() as bits:
-        sidecar = rawcodec.encode(pair.raw, pair.jpeg, quality=QUALITY, verify=False)
-    assert bits.sites is not None
-    assert bits.hyper is not None
+    sidecar = rawcodec.encode(pair.raw, pair.jpeg, quality=QUALITY, verify=False)
+    decoded = map_photo(pair.jpeg, sidecar)
+    bits = decoded.allocation
     before, after = (
-        error(mosaic, rawcodec.decode(pair.jpeg, data).samples) for data in (plain, sidecar)
+        error(mosaic, found.samples)
+        for found in (rawcodec.decode(pair.jpeg, plain), decoded.mosaic)
     )
     pixels, place = _placed(pair.jpeg, sidecar, mosaic)
     powers = [_power(wrong) for wrong in (before, after)]
@@ -334,8 +145,8 @@ def _map(pair: Pair, out: Path) -> Mapped:
     mapped = Mapped(
         pair,
         info.bpp,
-        bits.metered / count,
-        bits.hyper_metered / count,
+        bits.of_latents / count,
+        bits.of_hyper / count,
         (rawcodec.inspect(plain).psnr_db, info.psnr_db),
         worst_tenth(in_blocks(_padded(powers[0], sites.shape)), bits.blocks),
         shares,
@@ -408,13 +219,6 @@ def _spread(classes: np.ndarray, count: int, *weights: np.ndarray) -> np.ndarray
     every = [np.ones(classes.shape), *weights]
     sums = [np.bincount(flat, weight.ravel(), count) for weight in every]
     return np.array([row / row.sum() if row.sum() > 0 else row for row in sums])
-
-
-def in_blocks(sites: np.ndarray) -> np.ndarray:
-    """Sums over 16x16 sites: (H', W') to (H' / 16, W' / 16)."""
-    rows, columns = (n // HYPER_BLOCK for n in sites.shape)
-    sums: np.ndarray = sites.reshape(rows, HYPER_BLOCK, columns, HYPER_BLOCK).sum((1, 3))
-    return sums
 
 
 def _padded(sites: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -551,7 +355,7 @@ def _draw(
     path: Path,
     mapped: Mapped,
     pixels: np.ndarray,
-    bits: Bits,
+    bits: Allocation,
     errors: tuple[np.ndarray, np.ndarray],
     white: np.ndarray,
 ) -> None:
@@ -560,7 +364,6 @@ def _draw(
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    assert bits.hyper is not None
     height, width = white.shape
     area = HYPER_BLOCK**2
     share = 100 * np.array([part[: height // 2, : width // 2] for part in errors])

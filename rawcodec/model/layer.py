@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from . import fitted, fitting, grid
+from .allocation import Allocation, MappedCoder
 from .bands import over_bands
 from .config import FINE, HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .fitted import Coefficients, Sight
@@ -68,11 +69,12 @@ def code_planes(
     raw: Sequence[np.ndarray] | None = None,
     filters: Filters | None = None,
     means: np.ndarray | None = None,
+    allocation: Allocation | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Code all planes, in order: the one walk of encoder and decoder.
 
     raw: to encode, uint16 (H, W) of each plane, companded. filters: to encode, fitted if None.
-    means: to decode, those of a :class:`LayerHead`.
+    means: to decode, those of a :class:`LayerHead`. allocation: told where the bits lie, if given.
 
     Returns what the layer makes of each plane, uint16 (H, W), companded, and
     the means. Raises ValueError for data that no encoder wrote.
@@ -81,6 +83,8 @@ def code_planes(
     used: list[np.ndarray] = []
     earlier: np.ndarray | None = None
     filters = filters or Filters()
+    if allocation is not None:
+        coder = allocation.listen(coder)
     for number, plane in enumerate(planes):
         ours = None if raw is None else raw[number]
         seen, filter_ = ahead(run, coder, plane, earlier, ours, filters)
@@ -93,7 +97,11 @@ def code_planes(
         else:
             assert means is not None
             used.append(means[number])
-        table_coder = TableCoder(run.model.tables, coder, latents)
+        table_coder = (
+            TableCoder(run.model.tables, coder, latents)
+            if allocation is None
+            else MappedCoder(allocation, run.model.tables, coder, latents)
+        )
         codec.know(table_coder.code_hyper(hyper, used[-1], codec.hyper_shape, run.hyper_scale))
         chosen = codec.code(table_coder)
         decoded.append(after(run, coder, codec, seen, chosen, ours, filters))
