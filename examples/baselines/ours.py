@@ -16,6 +16,7 @@ import tifffile
 
 import rawcodec
 from rawcodec.photo.jpeg import Jpeg, is_jpeg, pixels_digest
+from rawcodec.pipeline import map_photo
 
 from .interface import WHITE, pixels
 
@@ -24,15 +25,19 @@ _LINEAR_RAW = 34892
 
 
 class Rawcodec:
-    """One quality of rawcodec; a ``System``. device: as of ``rawcodec.encode``."""
+    """One quality of rawcodec; a ``System``.
 
-    def __init__(self, quality: str, device: str = "auto") -> None:
+    device: as of ``rawcodec.encode``. weights: a folder of weights with its manifest, in the place
+    of the installed one.
+    """
+
+    def __init__(self, quality: str, device: str = "auto", weights: Path | None = None) -> None:
         self.name = f"rawcodec {quality}"
-        self._quality, self._device = quality, device
+        self._quality, self._device, self._weights = quality, device, weights
 
     def encode(self, raw: np.ndarray, picture: bytes) -> bytes:
         """See ``System``. Without verification: what is decoded is measured anyway."""
-        with _files(picture) as (folder, shown):
+        with _files(picture) as (folder, shown), self._weighed():
             write_linear(folder / "photo.dng", raw)
             return rawcodec.encode(
                 folder / "photo.dng", shown, quality=self._quality, device=self._device,
@@ -41,8 +46,24 @@ class Rawcodec:
 
     def decode(self, data: bytes, picture: bytes) -> np.ndarray:
         """See ``System``; raises errors of :mod:`rawcodec.errors` instead of ValueError."""
-        with _files(picture) as (_, shown):
+        with _files(picture) as (_, shown), self._weighed():
             return rawcodec.decode(shown, data, device=self._device).samples
+
+    def bits(self, data: bytes, picture: bytes) -> np.ndarray:
+        """Where the bits of the latents of ``encode``'s bytes lie: float32 (H, W), all colours'."""
+        height, width = pixels(picture).shape[:2]
+        with _files(picture) as (_, shown), self._weighed():
+            mapped = map_photo(shown, data, device=self._device)
+            return mapped.allocation.of_picture(height, width)
+
+    @contextmanager
+    def _weighed(self) -> Iterator[None]:
+        """With its own weights for a while."""
+        if self._weights is None:
+            yield
+            return
+        with patch("rawcodec.weights.folder", lambda: self._weights):
+            yield
 
 
 def write_linear(path: Path, raw: np.ndarray) -> None:

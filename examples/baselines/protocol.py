@@ -49,11 +49,20 @@ class Photo:
 
 def render(raw: np.ndarray, gains: np.ndarray, to_srgb: np.ndarray) -> np.ndarray:
     """The picture of a raw, uint16 (H, W, 3): uint8 (H, W, 3), sRGB."""
-    balanced = np.minimum(raw.astype(np.float32) * (gains / np.float32(WHITE)), gains.min())
-    linear = np.clip(balanced @ to_srgb.T, 0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    result: np.ndarray = np.rint(255 * encoded).astype(np.uint8)
+    result: np.ndarray = np.rint(255 * srgb(linear_srgb(raw, gains, to_srgb))).astype(np.uint8)
     return result
+
+
+def linear_srgb(raw: np.ndarray, gains: np.ndarray, to_srgb: np.ndarray) -> np.ndarray:
+    """Linear light of a raw, uint16 (H, W, 3), rendered: float32 (H, W, 3), 0..1."""
+    balanced = np.minimum(raw.astype(np.float32) * (gains / np.float32(WHITE)), gains.min())
+    result: np.ndarray = np.clip(balanced @ to_srgb.T, 0, 1)
+    return result
+
+
+def srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light 0..1 encoded as IEC 61966-2-1 has it: 0..1."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def save(pixels: np.ndarray, picture: str) -> bytes:

@@ -615,7 +615,7 @@ class R2LCM:
         order: Order = "learned",
         scale: int = 1,
         weight: float = 1.0,
-        patch: int = 128,
+        patch: int = 64,
     ) -> None:
         state = None if weights is None else _read_weights(weights)
         self.network = self._network(order, int(state["pixels_per_latent"]) if state else scale)

@@ -115,6 +115,32 @@ def gap(frames: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+@click.option(
+    "--runs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of runs of python -m examples.baselines train.",
+)
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for what was measured; a run that was stopped goes on from it.",
+)
+def paper(data: Path, out: Path, runs: Path, work: Path) -> None:
+    """The systems that the paper compares, side by side."""
+    from . import paper as paper_page
+
+    with _writing(out / "paper.md", data) as (pairs, _):
+        try:
+            paper_page.run_all(pairs, runs, out, work)
+        except FileNotFoundError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@_data_option
+@_out_option
 def transform(data: Path, out: Path) -> None:
     """Whether a transform pays for what the tone layer leaves."""
     from . import transform as transform_page

@@ -53,6 +53,16 @@ def psnr_at(curve: Sequence[Point], bpp: float) -> float | None:
     return float(monotone(x, y, np.array(math.log(bpp)).clip(x[0], x[-1])))
 
 
+def bpp_at(curve: Sequence[Point], psnr: float) -> float | None:
+    """The rate at which a curve has a PSNR; None outside of it, or where it does not rise."""
+    points = sorted(curve, key=lambda point: point.bpp)
+    x = np.array([point.psnr for point in points])
+    if len(x) < 2 or np.any(np.diff(x) <= 0) or not x[0] <= psnr <= x[-1]:
+        return None
+    y = np.log([point.bpp for point in points])
+    return math.exp(float(monotone(x, y, np.array(psnr))))
+
+
 def bd_rate(ours: Sequence[Point], theirs: Sequence[Point]) -> float | None:
     """How many more bits we need for the same PSNR, as a share of theirs; negative is fewer.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .curves import monotone
+from .curves import Point, monotone
 
 _COLOURS = ("#1f5f8b", "#e08e45", "#6a9a3f", "#8f5aa8")
 
@@ -128,6 +129,77 @@ def curve_and_gains(
     right.set_title("a dot a pair, and the mean", loc="left", fontsize=11)
     right.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
+
+
+def rate_distortion(
+    path: Path,
+    panels: Sequence[tuple[str, dict[str, Sequence[Point]]]],
+    units: tuple[str, str],
+) -> None:
+    """Many systems in each of some panels, two a row: lines, or a dot for one point."""
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(13, 4.4 * rows + 1.2), layout="constrained")
+    names = list(dict.fromkeys(name for _, lines in panels for name in lines))
+    looks = {
+        name: {"color": f"C{number % 10}", "marker": "osD^vPX*<>hdp8"[number % 14]}
+        for number, name in enumerate(names)
+    }
+    known: dict[str, Any] = {}
+    for axes, (title, lines) in zip(
+        figure.subplots(rows, 2, squeeze=False).flat, panels, strict=False
+    ):
+        for name, points in lines.items():
+            line = sorted(points, key=lambda point: point.bpp)
+            x, y = [point.bpp for point in line], [point.psnr for point in line]
+            wide = 2.4 if name.startswith("rawcodec") else 1.2
+            (known[name],) = axes.plot(
+                x, y, label=name, linewidth=wide, markersize=5, **looks[name]
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(top=min(axes.get_ylim()[1], 75))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel(units[0])
+        axes.set_ylabel(units[1])
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(title, loc="left", fontsize=11)
+    figure.legend(
+        list(known.values()), list(known), loc="outside lower center", ncols=5, frameon=False
+    )
+    figure.savefig(path, dpi=100)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture, uint8 (H, W, 3), or a map, float (H, W), drawn by square roots up to ``limit``."""
+
+    title: str
+    values: np.ndarray
+    limit: float = 0.0
+
+
+def tiles(path: Path, parts: Iterable[Tile], unit: str, columns: int) -> None:
+    """Pictures and maps of one size beside each other. unit: of the maps; a bar shows it."""
+    found = list(parts)
+    rows = -(-len(found) // columns)
+    height, width = found[0].values.shape[:2]
+    across = 15 / columns
+    figure = Figure(
+        figsize=(15, rows * (across * height / width + 0.55) + 0.3), layout="constrained"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    drawn = None
+    for axes, tile in zip(grid.flat, found, strict=False):
+        axes.set_title(tile.title, loc="left", fontsize=10)
+        if tile.limit:
+            drawn = axes.imshow(tile.values, cmap="magma", norm=PowerNorm(0.5, 0, tile.limit))
+        else:
+            axes.imshow(tile.values)
+    if unit and drawn is not None:
+        figure.colorbar(drawn, ax=list(grid.flat), label=unit, shrink=0.6, extend="max")
+    figure.savefig(path, dpi=80)
 
 
 def _curves(axes: Axes, panel: Panel) -> None:

@@ -47,7 +47,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 """Where each stage is: a module, and names in it."""
 
 
-def _timed(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Any:
+def timed(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Any:
+    """A function whose seconds are added to those of a name."""
+
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
         started = time.perf_counter()
@@ -67,7 +69,7 @@ def main(arguments: list[str]) -> None:
         owner: Any = importlib.import_module(module)
         for part in path[:-1]:
             owner = getattr(owner, part)
-        setattr(owner, path[-1], _timed(getattr(owner, path[-1]), name, seconds))
+        setattr(owner, path[-1], timed(getattr(owner, path[-1]), name, seconds))
 
     from rawcodec import pipeline
 

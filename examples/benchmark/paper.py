@@ -1,0 +1,211 @@
+"""The systems that the paper compares, side by side: docs/results/paper.md.
+
+Its protocol on our photos: demosaiced raws of reduced size, and pictures that a program rendered of
+them, without loss or as JPEGs. See ``examples.baselines.protocol``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from examples.baselines.lineup import Entry, groups, lineup
+from examples.baselines.protocol import PICTURES, Photo, read_photo
+from rawcodec.photo.raw import read_raw
+
+from .curves import bd_rate, bpp_at, psnr_at
+from .markdown import page, table, versions
+from .measured import Measured, Result, by_setting, curve, means, of
+from .pairs import Pair
+from .paper_cost import cost_section
+from .paper_figures import figures_section
+from .paper_orders import orders_section
+from .plots import rate_distortion
+
+COMMAND = "python -m examples.benchmark paper --runs RUNS --work WORK"
+
+OURS = "rawcodec"
+MOST = 1_500_000
+"""Pixels of a photo at most, after it is reduced."""
+
+DRAWN = "90", "10"
+"""The pictures whose curves are drawn."""
+
+NAMES = {
+    "png": "PNG (8 bits, no loss)",
+    **{name: f"JPEG, quality {name}" for name in PICTURES if name != "png"},
+}
+
+PUBLISHED = {
+    ("10", "R2LCM, 0.5"): "39.09 dB, 0.97491 at 0.2718 bpp",
+    ("10", "Nam et al."): "at 0.844 bpp",
+}
+"""What the supplement reports of these systems, on photos of NUS: its table 2 and figure 6."""
+
+
+def photos(pairs: Sequence[Pair]) -> list[Photo]:
+    """The raws of all pairs, each once, reduced to at most ``MOST`` pixels."""
+    found = {}
+    for pair in pairs:
+        if pair.photo not in found:
+            sensor = read_raw(pair.raw).mosaic.sensor
+            reduced = 1
+            while sensor.width * sensor.height / (2 * reduced) ** 2 > MOST:
+                reduced += 1
+            found[pair.photo] = read_photo(pair.raw, pair.photo, reduced)
+    return list(found.values())
+
+
+def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
+    """Measure what is not measured yet, and write the page and its pictures.
+
+    runs: trained weights, see ``lineup``. work: a folder for what was measured.
+    """
+    entries, taken = lineup(runs), photos(pairs)
+    results = Measured(work / "paper.jsonl").measure(entries, taken, PICTURES)
+    out.mkdir(parents=True, exist_ok=True)
+    rate_distortion(
+        out / "paper-curves.png",
+        [
+            (f"{NAMES[picture]}{', its own bytes included' if whole else ''}", {
+                group: means(_of(results, group, picture), whole)
+                for group in groups(entries)
+                if _of(results, group, picture)
+            })
+            for picture in DRAWN
+            for whole in (False, True)
+        ],
+        ("bits per pixel", "PSNR of the demosaiced raw, dB"),
+    )  # fmt: skip
+    text = page(
+        "# The paper's systems, side by side",
+        "Every system writes a real file, and is given back what it wrote beside the picture "
+        "alone. All rows come from one command, run in the checkout with the extra `benchmark` "
+        f"installed; RUNS holds the trained weights, WORK keeps what was measured:\n\n```\n"
+        f"{COMMAND} --data FOLDER --out docs/results\n```",
+        versions(),
+        *_protocol(taken),
+        *_training(runs),
+        *_fidelity(entries, results, taken),
+        *cost_section(entries, taken, runs, work),
+        *orders_section(taken, runs),
+        *figures_section(taken, runs, out),
+    )
+    (out / "paper.md").write_text(text, encoding="utf-8")
+
+
+def _protocol(taken: Sequence[Photo]) -> list[str]:
+    sizes = ", ".join(f"{p.name} {p.raw.shape[1]}x{p.raw.shape[0]}" for p in taken)
+    return [
+        "## Protocol",
+        "The paper takes photos of the NUS data set, demosaiced and reduced, and renders them by "
+        "software as 8-bit sRGB, without loss or as JPEGs of quality 10 to 90. Here the raws are "
+        f"others ({sizes}), of cameras that nothing was trained on; the cells of their mosaics "
+        "become pixels, reduced until they have at most 1.5 megapixels; the program is white "
+        "balance, the camera's matrix, exposure and the curve of sRGB, then PNG or a 4:2:0 JPEG. "
+        "So its numbers and these cannot be compared one by one; they stand in a column of their "
+        "own. bpp is 8 x bytes / pixels of all that is stored beside the picture. PSNR and SSIM "
+        "are of linear samples with white at 1; a mean is over the photos.",
+        "What is coded is not what rawcodec is made for: three demosaiced colours at each pixel in "
+        "the place of one, which it takes as a linear DNG.",
+    ]
+
+
+def _training(runs: Path) -> list[str]:
+    from .paper_training import section
+
+    return section(runs)
+
+
+def _of(results: Sequence[Result], group: str, picture: str) -> list[Result]:
+    """Results of a system with a picture, or without any."""
+    return of(results, group=group, picture=picture) or of(results, group=group, picture="")
+
+
+def _fidelity(
+    entries: Sequence[Entry], results: Sequence[Result], taken: Sequence[Photo]
+) -> list[str]:
+    blocks = [
+        "## Fidelity and rate",
+        "![Rate and distortion](paper-curves.png)",
+        "*gain* is how far rawcodec is ahead at the same bpp, photo by photo (n/a where that is "
+        "outside of what it makes: `tone` to `max`), *bits* what it takes for the same PSNR as a "
+        "share of the rival's, *BD-rate* the same over all that two curves have in common. JPEG "
+        "XL alone does not look at the picture: for it, *gain* and *bits* count the picture's "
+        "bytes on rawcodec's side. InvISP is measured as in the paper: with its own rendering, "
+        "saved in the same way, and its inverse.",
+    ]
+    for picture, name in NAMES.items():
+        rows = []
+        for group in groups(entries):
+            found = _of(results, group, picture)
+            compared = _compared(results, found, picture)
+            for setting, same in by_setting(found).items():
+                title = f"{group}, {setting}" if setting else group
+                rows.append(
+                    [
+                        title,
+                        f"{mean(r.bpp for r in same):.4g}",
+                        f"{mean(r.psnr for r in same):.2f}",
+                        f"{mean(r.ssim for r in same):.4f}",
+                        *compared[setting],
+                        PUBLISHED.get((picture, title), ""),
+                    ]
+                )
+        shown = mean(8 * r.shown / r.pixels for r in of(results, picture=picture, group=OURS))
+        blocks += [
+            f"### {name}: {shown:.2f} bpp by itself",
+            table(
+                ["system", "bpp:", "PSNR, dB:", "SSIM:", "gain, dB:", "bits:", "BD-rate:",
+                 "published, other photos"],
+                rows,
+            ),
+        ]  # fmt: skip
+    return blocks
+
+
+def _compared(
+    results: Sequence[Result], theirs: Sequence[Result], picture: str
+) -> dict[str, list[str]]:
+    """By setting: gain at the same bpp, share of bits at the same PSNR, and BD-rate, as printed."""
+    settings = by_setting(theirs)
+    if theirs[0].group == OURS or "lossless" in theirs[0].group:
+        return {setting: ["", "", ""] for setting in settings}
+    whole = not theirs[0].picture
+    ours = {
+        photo: curve(of(results, group=OURS, picture=picture, photo=photo), whole)
+        for photo in dict.fromkeys(r.photo for r in theirs)
+    }
+    rates = [
+        rate
+        for photo, line in ours.items()
+        if (rate := bd_rate(line, curve(of(theirs, photo=photo), whole))) is not None
+    ]
+    found = {}
+    for number, (setting, same) in enumerate(settings.items()):
+        gains = [
+            at - r.psnr
+            for r in same
+            if (at := psnr_at(ours[r.photo], r.total if whole else r.bpp)) is not None
+        ]
+        shares = [
+            at / (r.total if whole else r.bpp)
+            for r in same
+            if (at := bpp_at(ours[r.photo], r.psnr)) is not None
+        ]
+        found[setting] = [
+            _counted([f"{mean(gains):+.2f}"] if gains else [], len(gains), len(same)),
+            _counted([f"{mean(shares):.0%}"] if shares else [], len(shares), len(same)),
+            _counted([f"{mean(rates):+.0%}"] if rates else [], len(rates), len(ours))
+            if number == 0 and len(settings) > 1
+            else "",
+        ]
+    return found
+
+
+def _counted(value: Sequence[str], count: int, all_: int) -> str:
+    """A mean, and of how many photos it is where that is not all."""
+    if not value:
+        return "n/a"
+    return value[0] if count == all_ else f"{value[0]} ({count} of {all_})"

@@ -1,0 +1,197 @@
+"""The comparison of systems: what it measures, keeps and prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # ``examples`` is not installed
+
+imagecodecs = pytest.importorskip("imagecodecs", reason="the extra benchmark is not installed")
+pytest.importorskip("matplotlib", reason="the extra benchmark is not installed")
+
+from examples.baselines import lineup  # noqa: E402
+from examples.baselines.interface import WHITE  # noqa: E402
+from examples.baselines.lineup import Entry  # noqa: E402
+from examples.baselines.protocol import Photo, read_photo, render, save  # noqa: E402
+from examples.baselines.r2lcm import R2LCM  # noqa: E402
+from examples.benchmark import paper, paper_cost, paper_figures, paper_orders  # noqa: E402
+from examples.benchmark.curves import Point, bpp_at  # noqa: E402
+from examples.benchmark.measured import Measured, Result, means, run  # noqa: E402
+from rawcodec.weights import folder  # noqa: E402
+
+HEIGHT, WIDTH = 192, 288
+MEASURED = {
+    "tone + JPEG 2000, +6 dB",
+    "JPEG XL alone, distance 2",
+    "JPEG XL alone, distance 0.5",
+    "JPEG XL, lossless",
+    "rawcodec, tone",
+    "rawcodec, medium",
+    "rawcodec, max",
+}
+
+
+@pytest.fixture
+def photo() -> Photo:
+    """The bundled photo, reduced to 192 x 288."""
+    whole = read_photo(ROOT / "examples" / "photo.dng", "photo", 3)
+    raw = np.ascontiguousarray(whole.raw[:HEIGHT, :WIDTH])
+    return Photo("photo", raw, whole.gains, whole.to_srgb)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """R2LCM with fresh weights, in the place of trained ones."""
+    for weight in ("0.05", "0.5"):
+        run_ = tmp_path / "runs" / f"r2lcm-{weight}"
+        run_.mkdir(parents=True)
+        R2LCM().save(run_ / "weights.safetensors")
+    return tmp_path / "runs"
+
+
+class Halved:
+    """Keeps the high bytes of all samples."""
+
+    name = "halved"
+    encoded = 0
+
+    def encode(self, raw: np.ndarray, picture: bytes) -> bytes:
+        assert picture[:4] == b"\x89PNG"
+        type(self).encoded += 1
+        return raw.shape[1].to_bytes(2, "big") + (raw >> 8).astype(np.uint8).tobytes()
+
+    def decode(self, data: bytes, picture: bytes) -> np.ndarray:
+        assert picture[:4] == b"\x89PNG"
+        high = np.frombuffer(data, np.uint8, offset=2).astype(np.uint16)
+        return (high << 8 | 128).reshape(-1, int.from_bytes(data[:2], "big"), 3)
+
+
+def test_a_result_is_kept_until_what_made_it_changes(photo: Photo, tmp_path: Path) -> None:
+    source = tmp_path / "source.py"
+    source.write_text("1")
+    kept = tmp_path / "work" / "paper.jsonl"
+
+    def encoded() -> int:
+        before = Halved.encoded
+        entry = Entry("halved", "", Halved, (source,))
+        (found,) = Measured(kept).measure([entry], [photo], ["png"])
+        assert found.size == 2 + 3 * HEIGHT * WIDTH
+        assert found.bpp == pytest.approx(24 + 16 / HEIGHT / WIDTH)
+        assert found.total == pytest.approx(found.bpp + 8 * found.shown / HEIGHT / WIDTH)
+        # errors are spread evenly over 256 values
+        assert found.psnr == pytest.approx(20 * np.log10(WHITE / 256 * 12**0.5), abs=0.5)
+        assert 0.9 < found.ssim < 1
+        return Halved.encoded - before
+
+    assert encoded() == 1
+    assert encoded() == 0
+    lineup._hashed.cache_clear()
+    source.write_text("2")
+    assert encoded() == 1
+    photo.raw[0, 0] ^= 1
+    assert encoded() == 1
+
+
+def test_a_system_without_picture_is_measured_once(photo: Photo, tmp_path: Path) -> None:
+    class Blind(Halved):
+        def encode(self, raw: np.ndarray, picture: bytes) -> bytes:
+            return super().encode(raw, picture or b"\x89PNG")
+
+        def decode(self, data: bytes, picture: bytes) -> np.ndarray:
+            return super().decode(data, picture or b"\x89PNG")
+
+    entry = Entry("blind", "", Blind, (), guided=False)
+    found = Measured(tmp_path / "paper.jsonl").measure([entry], [photo], ["png", "90"])
+    assert [r.picture for r in found] == [""]
+
+
+def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"baselines train invisp --frames FRAMES --run"):
+        lineup.lineup(tmp_path)
+
+
+def test_the_rate_of_a_psnr() -> None:
+    line = [Point(0.1, 40.0), Point(0.4, 44.0), Point(1.6, 48.0)]
+    assert bpp_at(line, 42.0) == pytest.approx(0.2)
+    assert bpp_at(line, 39.9) is None
+    assert bpp_at([Point(0.1, 40.0), Point(0.4, 40.0)], 40.0) is None
+
+
+def test_all_of_the_page(
+    photo: Photo, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every number is of what was run; the pictures are there."""
+    monkeypatch.setattr(paper, "PICTURES", ("10",))
+    monkeypatch.setattr(paper, "DRAWN", ("10",))
+    monkeypatch.setattr(paper, "NAMES", {p: paper.NAMES[p] for p in ("10",)})
+    monkeypatch.setattr(paper, "photos", lambda _: [photo])
+    monkeypatch.setattr(paper, "_training", lambda _: [])
+    monkeypatch.setattr(paper_cost, "HEIGHT", HEIGHT + 16)
+    monkeypatch.setattr(paper_cost, "WIDTH", WIDTH)
+    monkeypatch.setattr(paper_cost, "SYSTEMS", ("R2LCM, 0.05", "rawcodec, medium"))
+    monkeypatch.setattr(paper_figures, "SHOWN", ("R2LCM, 0.5", "rawcodec, medium"))
+    weights = {w: runs / f"r2lcm-{w}" / "weights.safetensors" for w in ("0.05", "0.5")}
+    entries = [
+        *(Entry("R2LCM", w, partial(R2LCM, path), (path,)) for w, path in weights.items()),
+        *(e for e in (*lineup._classical(), *lineup._ours(runs)) if e.name in MEASURED),
+    ]
+    for module in (paper, paper_figures):
+        monkeypatch.setattr(module, "lineup", lambda _: entries)
+    paper.run_all([], runs, tmp_path / "out", tmp_path / "work")
+    text = (tmp_path / "out" / "paper.md").read_text()
+    results = [
+        json.loads(line) for line in (tmp_path / "work" / "paper.jsonl").read_text().splitlines()
+    ]
+    for result in results:
+        name = f"{result['group']}, {result['setting']}" if result["setting"] else result["group"]
+        bpp = f"{8 * result['size'] / HEIGHT / WIDTH:.4g}"
+        assert f"| {name} | {bpp} | {result['psnr']:.2f} | {result['ssim']:.4f} |" in text
+    assert {r["picture"] for r in results} == {"10", ""}
+    for order in paper_orders.ORDERS:
+        assert re.search(rf"^\| {order} \| \d", text, re.MULTILINE)
+    for name in ("R2LCM, 0.05", "rawcodec, medium", "R2LCM, serial"):
+        assert re.search(rf"^\| {name} \| 0\.\d+ M \| \d", text, re.MULTILINE)
+    ours = re.search(r"JPEG XL alone, distance 0.5 \|.*\| ([+-]\d+\.\d+) \| \d+% \|", text)
+    assert ours is not None
+    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (tmp_path / "out" / picture).stat().st_size > 5000
+
+
+def test_weights_in_the_place_of_the_installed_ones(photo: Photo, tmp_path: Path) -> None:
+    """Those of a folder are taken, or missed."""
+    for file in folder().iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    ours = {e.name: e for e in lineup._ours(tmp_path / "none")}["rawcodec, low"]
+    (tmp_path / lineup.OURS).symlink_to(tmp_path)
+    theirs = {e.name: e for e in lineup._ours(tmp_path)}["rawcodec, as little training, low"]
+    picture = save(render(photo.raw, photo.gains, photo.to_srgb), "90")
+    one, other = (run(entry, photo, "90", picture) for entry in (ours, theirs))
+    assert (one.size, one.psnr) == (other.size, other.psnr)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.unlink()
+    with pytest.raises(Exception, match="cannot be read"):
+        run(theirs, photo, "90", picture)
+
+
+def test_means_are_over_photos() -> None:
+    small = Result("a", "90", "x", "", 100, 50, 800, 40.0, 1.0, 0.0, 0.0)
+    large = Result("b", "90", "x", "", 200, 50, 400, 50.0, 1.0, 0.0, 0.0)
+    assert means([small, large]) == [Point(2.5, 45.0)]
+    assert means([small, large], whole=True) == [Point(3.25, 45.0)]
+
+
+def test_quantisation_loses_the_least_where_it_is_dark(photo: Photo) -> None:
+    error = paper_figures.quantisation_error(photo)
+    assert error.shape == (HEIGHT, WIDTH)
+    shown = render(photo.raw, photo.gains, photo.to_srgb).max(2)
+    dark, light = shown < 40, (shown > 150) & (shown < 250)
+    assert error[dark].mean() < 0.5 * error[light].mean()
+    assert error[~(shown > 250)].max() < 0.01
