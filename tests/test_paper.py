@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
 imagecodecs = pytest.importorskip("imagecodecs", reason="the extra benchmark is not installed")
@@ -22,9 +23,10 @@ from examples.baselines.interface import WHITE  # noqa: E402
 from examples.baselines.lineup import Entry  # noqa: E402
 from examples.baselines.protocol import Photo, read_photo, render, save  # noqa: E402
 from examples.baselines.r2lcm import R2LCM  # noqa: E402
-from examples.benchmark import paper, paper_cost, paper_figures, paper_orders  # noqa: E402
+from examples.benchmark import paper, paper_cost, paper_entropy, paper_figures, paper_orders  # noqa: E402
 from examples.benchmark.curves import Point, bpp_at  # noqa: E402
 from examples.benchmark.measured import Measured, Result, means, run  # noqa: E402
+from examples.benchmark.pairs import Pair  # noqa: E402
 from rawcodec.weights import folder  # noqa: E402
 
 HEIGHT, WIDTH = 192, 288
@@ -42,7 +44,7 @@ MEASURED = {
 @pytest.fixture
 def photo() -> Photo:
     """The bundled photo, reduced to 192 x 288."""
-    whole = read_photo(ROOT / "examples" / "photo.dng", "photo", 3)
+    whole = read_photo(EXAMPLES / "photo.dng", "photo", 3)
     raw = np.ascontiguousarray(whole.raw[:HEIGHT, :WIDTH])
     return Photo("photo", raw, whole.gains, whole.to_srgb)
 
@@ -145,7 +147,8 @@ def test_all_of_the_page(
     ]
     for module in (paper, paper_figures):
         monkeypatch.setattr(module, "lineup", lambda _: entries)
-    paper.run_all([], runs, tmp_path / "out", tmp_path / "work")
+    bundled = Pair("photo", "rt", EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg")
+    paper.run_all([bundled], runs, tmp_path / "out", tmp_path / "work")
     text = (tmp_path / "out" / "paper.md").read_text()
     results = [
         json.loads(line) for line in (tmp_path / "work" / "paper.jsonl").read_text().splitlines()
@@ -163,6 +166,15 @@ def test_all_of_the_page(
     assert ours is not None
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (tmp_path / "out" / picture).stat().st_size > 5000
+
+
+def test_what_is_coded_is_counted() -> None:
+    """Both directions code the same symbols, whatever the number of threads."""
+    pair = Pair("photo", "rt", EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg")
+    found = [part for threads in (1, 2) for part in paper_entropy.measure(pair, "low", threads)]
+    assert len({part.symbols for part in found}) == 1
+    assert found[0].symbols > 1000
+    assert all(0 < part.coding < part.whole for part in found)
 
 
 def test_weights_in_the_place_of_the_installed_ones(photo: Photo, tmp_path: Path) -> None:

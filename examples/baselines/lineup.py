@@ -21,6 +21,10 @@ RATES = (9.56e-4, 9.52e-3, 0.75)
 """Of SAM: the two of the paper's table 1, and a sample for each 8 x 8 pixels."""
 
 QUALITIES = ("tone", "low", "medium", "high", "max")
+SIZES = (0.1, 0.3, 1.0)
+"""Bits per pixel that rawcodec is asked for, too: its qualities are made for mosaics and for JPEGs
+that cameras write, and take far more where a JPEG tells little of three colours."""
+
 RISES = (3.0, 6.0, 10.0, 14.0, 20.0)
 """Of JPEG 2000 over the tone layer alone, dB."""
 
@@ -140,11 +144,17 @@ def _ours(runs: Path) -> Iterator[Entry]:
     package = (*_modules("ours"), *_package())
     for quality in QUALITIES:
         yield Entry("rawcodec", quality, partial(Rawcodec, quality), package)
+    for bpp in SIZES:
+        yield Entry("rawcodec", f"{bpp:g} bpp", partial(Rawcodec, bpp=bpp), package)
     manifest = runs / OURS / MANIFEST
     if manifest.is_file():
+        group, sources = "rawcodec, as little training", (*package, manifest)
         for quality in QUALITIES[1:]:
             make = partial(Rawcodec, quality, weights=runs / OURS)
-            yield Entry("rawcodec, as little training", quality, make, (*package, manifest))
+            yield Entry(group, quality, make, sources)
+        for bpp in SIZES:
+            make = partial(Rawcodec, weights=runs / OURS, bpp=bpp)
+            yield Entry(group, f"{bpp:g} bpp", make, sources)
 
 
 def own_picture(system: System, raw: np.ndarray, picture: bytes, kind: str) -> bytes:

@@ -25,23 +25,29 @@ _LINEAR_RAW = 34892
 
 
 class Rawcodec:
-    """One quality of rawcodec; a ``System``.
+    """rawcodec at a quality, or of a size; a ``System``.
 
-    device: as of ``rawcodec.encode``. weights: a folder of weights with its manifest, in the place
+    quality: None where bpp, bits per pixel, is given. device: as of ``rawcodec.encode``. weights: a folder of weights with its manifest, in the place
     of the installed one.
     """
 
-    def __init__(self, quality: str, device: str = "auto", weights: Path | None = None) -> None:
-        self.name = f"rawcodec {quality}"
-        self._quality, self._device, self._weights = quality, device, weights
+    def __init__(
+        self,
+        quality: str | None = None,
+        device: str = "auto",
+        weights: Path | None = None,
+        bpp: float | None = None,
+    ) -> None:
+        self.name = f"rawcodec {quality or f'{bpp:g} bpp'}"
+        self._quality, self._bpp, self._device, self._weights = quality, bpp, device, weights
 
     def encode(self, raw: np.ndarray, picture: bytes) -> bytes:
         """See ``System``. Without verification: what is decoded is measured anyway."""
         with _files(picture) as (folder, shown), self._weighed():
             write_linear(folder / "photo.dng", raw)
             return rawcodec.encode(
-                folder / "photo.dng", shown, quality=self._quality, device=self._device,
-                verify=False,
+                folder / "photo.dng", shown, quality=self._quality, bpp=self._bpp,
+                device=self._device, verify=False,
             )  # fmt: skip
 
     def decode(self, data: bytes, picture: bytes) -> np.ndarray:

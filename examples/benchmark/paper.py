@@ -19,6 +19,7 @@ from .markdown import page, table, versions
 from .measured import Measured, Result, by_setting, curve, means, of
 from .pairs import Pair
 from .paper_cost import cost_section
+from .paper_entropy import entropy_section
 from .paper_figures import figures_section
 from .paper_orders import orders_section
 from .plots import rate_distortion
@@ -89,6 +90,7 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
         *_training(runs),
         *_fidelity(entries, results, taken),
         *cost_section(entries, taken, runs, work),
+        *entropy_section(pairs),
         *orders_section(taken, runs),
         *figures_section(taken, runs, out),
     )
