@@ -27,8 +27,8 @@ _LINEAR_RAW = 34892
 class Rawcodec:
     """rawcodec at a quality, or of a size; a ``System``.
 
-    quality: None where bpp, bits per pixel, is given. device: as of ``rawcodec.encode``. weights: a folder of weights with its manifest, in the place
-    of the installed one.
+    quality: None where bpp, bits per pixel, is given. device: as of ``rawcodec.encode``. weights: a
+    folder of weights with its manifest, in the place of the installed one.
     """
 
     def __init__(
