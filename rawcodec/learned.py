@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import CorruptSidecarError, DeviceError
 from .model import fitted, kernels, target
@@ -21,7 +22,7 @@ from .model.config import FINE
 from .model.fitted import Coefficients
 from .model.fitting import Filters
 from .model.latents import Runner
-from .model.layer import LayerHead, code_planes
+from .model.layer import Choose, LayerHead, code_planes
 from .model.store import Model, load_model
 from .model.view import PlaneView
 from .stream.entropy import Decoder, Encoder, RateMeter
@@ -55,33 +56,16 @@ def _model(path: Path) -> Model:
     return load_model(path)
 
 
-_CLOSE = 0.045
-"""How far from the wanted size a payload may be before another gain is tried."""
+_CLOSE = 0.048
+"""How far from the wanted size a payload may be before another is tried, in its logarithm."""
 
-_TRIES = 6
+_TRIES = 10
 
 _LEAST = 32
 """Bytes that no payload is smaller than."""
 
-
 _LIKE = 3 * FINE
 """How many gains apart encodings may be and have the same filters."""
-
-
-def _bits(
-    run: Runner, planes: Sequence[PlaneView], filters: Sequence[Coefficients | None]
-) -> float:
-    """What filters take, two of each plane."""
-    meter = RateMeter()
-    for number, filter_ in enumerate(filters):
-        colours = planes[number // 2].colours
-        fitted.code(meter, run.model.tables, colours, filter_, read=False)
-    return meter.bits
-
-
-def _without(size: float, bits: float) -> float:
-    """Bytes less those that filters take, but a little."""
-    return max(size - bits / 8, _LEAST)
 
 
 class TooSmallError(Exception):
@@ -92,20 +76,29 @@ class LatentEncoder:
     """Chooses and writes the latents of one photo."""
 
     def __init__(
-        self, run: Runner, companded: Sequence[np.ndarray], filters: Filters | None = None
+        self,
+        run: Runner,
+        companded: Sequence[np.ndarray],
+        filters: Filters | None = None,
+        choose: Choose | None = None,
     ) -> None:
         """companded: the raw's planes, uint16 (H, W), in the order they are coded.
 
-        filters: where they come from; fitted if None.
+        filters: where they come from; fitted if None. choose: see ``code_planes``.
         """
-        self._run, self._raw, self._filters = run, companded, filters
-        self._coder = Encoder()
+        self._run, self._raw, self._filters, self._choose = run, companded, filters, choose
+        self.coder = Encoder()
         self._head: LayerHead | None = None
 
     def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
         """What the decoder will make of each plane: companded, uint16 (H, W)."""
         decoded, means = code_planes(
-            self._run, self._coder, planes, raw=self._raw, filters=self._filters
+            self._run,
+            self.coder,
+            planes,
+            raw=self._raw,
+            filters=self._filters,
+            choose=self._choose,
         )
         self._head = LayerHead(self._run.rate, means, self._run.fine)
         return decoded
@@ -113,11 +106,20 @@ class LatentEncoder:
     def payload(self) -> bytes:
         """The chunk's payload, once the planes are refined."""
         assert self._head is not None
-        return self._head.pack() + self._coder.finish()
+        return self._head.pack() + self.coder.finish()
+
+
+class _MissedError(Exception):
+    """An encoding turns out to be too far from the wanted size for a distortion weight."""
 
 
 class AimedEncoder:
-    """Chooses the gain, too: that at which the payload takes a wanted number of bytes."""
+    """Chooses the gain, too: that at which the payload takes a wanted number of bytes.
+
+    An encoding that misses chooses its latents again, at another distortion weight, or is given up
+    for one at another gain: see :mod:`.model.target`. What filters take does not grow with these,
+    so sizes are without it.
+    """
 
     def __init__(
         self, path: Path, device: str, companded: Sequence[np.ndarray], size: int, *, at_most: bool
@@ -125,6 +127,12 @@ class AimedEncoder:
         """size: of the payload. at_most: never more; else within ``_CLOSE``, where gains allow."""
         self._path, self._device, self._raw = path, device, companded
         self._size, self._at_most = size, at_most
+        self._aim = size * (1 - _CLOSE if at_most else 1)
+        # in bytes, without filters: by gain, then by the logarithm of the weight
+        self._sizes: dict[int, dict[float, float]] = {}
+        self._fitted: list[Coefficients | None] = []
+        self._fitted_at = 0
+        self._filters = 0.0  # bytes that they take, as far as is known
         self._payload = b""
 
     def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
@@ -134,58 +142,109 @@ class AimedEncoder:
         """
         if self._size < _LEAST:
             raise TooSmallError
-        aim = self._size * (1 - _CLOSE / 2 if self._at_most else 1)
-        sites = self._raw[0].size
-        small, raws = target.sample(planes, self._raw)
-        sampled: list[Coefficients | None] | None = None
-
-        def bits(gain: int) -> float:
-            nonlocal sampled
-            meter, filters, run = RateMeter(), Filters(sampled), self._run(gain)
-            code_planes(run, meter, small, raw=raws, filters=filters)
-            sampled = filters.made
-            return meter.bits - _bits(run, small, sampled)
-
-        start = target.usual(8 * aim / sites)
-        search = target.Search(bits, start)
-        search.log_bits(start)
-        rest = _without(aim, _bits(self._run(start), small, sampled or ()))
-        gain: int | None = search.find(8 * rest * raws[0].size / sites)
-        best: tuple[float, bytes, list[np.ndarray]] | None = None
-        fitted_at: tuple[int, Filters] | None = None
-        sizes: dict[int, float] = {}
-        while gain is not None and len(sizes) < _TRIES:
-            run = self._run(gain)
-            if fitted_at is None or abs(gain - fitted_at[0]) > _LIKE:
-                fitted_at = gain, Filters()
+        model = _model(self._path)
+        forecast = target.Forecast(planes, self._raw, model.forward, model.steps[:, 0].numpy())
+        gain: int | None = forecast.gain(8 * self._aim)
+        while gain is not None and sum(map(len, self._sizes.values())) < _TRIES:
+            try:
+                decoded = self._encoded(planes, gain, slope=forecast.slope(gain))
+            except _MissedError:
+                pass
             else:
-                fitted_at = fitted_at[0], Filters(fitted_at[1].made)
-            encoder = LatentEncoder(run, self._raw, fitted_at[1])
-            decoded = encoder.refine(planes)
-            payload = encoder.payload()
-            theirs = _bits(run, planes, fitted_at[1].made)
-            sizes[gain] = _without(len(payload), theirs)
-            off = abs(math.log(len(payload) / aim))
-            fits = len(payload) <= self._size or not self._at_most
-            if fits and (best is None or off < best[0]):
-                best = off, payload, decoded
-            if fits and off < _CLOSE:
-                break
-            gain = target.better(search, sizes, _without(aim, theirs))
-            if best is None and len(sizes) > _TRIES // 2 and min(sizes) > 0:
-                # whatever was foretold: one of the last tries must fit
-                gain = max(min(sizes) - FINE * len(sizes), 0)
-        if best is None or (min(sizes) == 0 and len(best[1]) > (1 + _CLOSE) * self._size):
-            raise TooSmallError
-        _, self._payload, chosen = best
-        return chosen
+                if self._is_close(len(self._payload)) and self._fits:
+                    return decoded
+            usual = {gain: sizes[0] for gain, sizes in self._sizes.items()}
+            gain = target.better(forecast, usual, self._rest)
+        return self._nearest(planes)
 
     def payload(self) -> bytes:
         """The chunk's payload, once the planes are refined."""
         return self._payload
 
-    def _run(self, gain: int) -> Runner:
-        return runner(self._path, gain // FINE, self._device, gain % FINE)
+    @property
+    def _rest(self) -> float:
+        """Bytes wanted of all but the filters."""
+        return max(self._aim - self._filters, _LEAST)
+
+    @property
+    def _fits(self) -> bool:
+        return len(self._payload) <= self._size or not self._at_most
+
+    def _is_close(self, size: float) -> bool:
+        return abs(math.log(size / self._aim)) < _CLOSE
+
+    def _encoded(
+        self,
+        planes: Sequence[PlaneView],
+        gain: int,
+        weight: float = 0.0,
+        *,
+        slope: float | None = None,
+    ) -> list[np.ndarray]:
+        """The planes at a gain; the payload is kept.
+
+        weight: the logarithm of the distortion weight. slope: of the bits at the gain, to try
+        other weights where this one is not close, and raise _MissedError where none is; else None.
+        """
+        run = runner(self._path, gain // FINE, self._device, gain % FINE)
+        if abs(gain - self._fitted_at) > _LIKE:
+            self._fitted, self._fitted_at = [], gain
+        filters = Filters(self._fitted)
+        sizes = self._sizes.setdefault(gain, {})
+
+        def choose(code: Callable[[float], Tensor]) -> Tensor:
+            nonlocal weight
+            made, before = _bytes(run, planes, filters.made), encoder.coder.copy()
+            self._fitted = max(self._fitted, filters.made, key=len)
+            # where the last one is not known, it takes about as much as the others
+            missing = 2 * len(planes) / len(self._fitted)
+            self._filters = missing * _bytes(run, planes, self._fitted)
+            while True:
+                latents = code(math.exp(weight))
+                sizes[weight] = max(len(encoder.coder.finish()) - made, _LEAST)
+                if slope is None or self._is_close(sizes[weight] + self._filters):
+                    return latents
+                following = target.weight(sizes, self._rest, slope)
+                if following is None:
+                    raise _MissedError
+                encoder.coder.become(before)
+                weight = following
+
+        encoder = LatentEncoder(run, self._raw, filters, choose)
+        decoded = encoder.refine(planes)
+        self._payload, self._fitted = encoder.payload(), filters.made
+        self._filters = _bytes(run, planes, self._fitted)
+        sizes[weight] = max(len(self._payload) - self._filters, _LEAST)
+        return decoded
+
+    def _nearest(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
+        """The planes as what was tried comes nearest, where it is not close; TooSmallError."""
+        tried = [
+            (abs(math.log(size / self._rest)), gain, weight)
+            for gain, sizes in self._sizes.items()
+            for weight, size in sizes.items()
+        ]
+        fitting = [each for each in tried if self._sizes[each[1]][each[2]] <= self._rest]
+        _, gain, weight = min(fitting if fitting and self._at_most else tried)
+        decoded = self._encoded(planes, gain, weight)
+        while not self._fits and gain > 0:
+            gain = max(gain - FINE, 0)
+            decoded = self._encoded(planes, gain, weight)
+        limit = self._size * (1 if self._at_most else 1 + _CLOSE)
+        if gain == 0 and len(self._payload) > limit:
+            raise TooSmallError
+        return decoded
+
+
+def _bytes(
+    run: Runner, planes: Sequence[PlaneView], filters: Sequence[Coefficients | None]
+) -> float:
+    """What filters take, two of each plane."""
+    meter = RateMeter()
+    for number, filter_ in enumerate(filters):
+        colours = planes[number // 2].colours
+        fitted.code(meter, run.model.tables, colours, filter_, read=False)
+    return meter.bits / 8
 
 
 class LatentDecoder:

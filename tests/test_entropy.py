@@ -276,6 +276,26 @@ def test_finishing_twice_gives_the_same_bytes() -> None:
     assert encoder.finish() == encoder.finish()
 
 
+def test_an_encoder_goes_back_to_what_was_written() -> None:
+    rng = np.random.default_rng(4)
+    first, wrong, right = (rng.integers(-3, 4, n) for n in (300, 700, 400))
+
+    def code(encoder: Encoder, symbols: np.ndarray) -> None:
+        encoder.code(symbols, TABLES, np.zeros(len(symbols), int))
+
+    encoder, plain = Encoder(), Encoder()
+    code(encoder, first)
+    before = encoder.copy()
+    for _ in range(2):
+        code(encoder, wrong)
+        encoder.become(before)
+    code(encoder, right)
+    for symbols in (first, right):
+        code(plain, symbols)
+    assert encoder.finish() == plain.finish()
+    assert len(before.finish()) < len(plain.finish())
+
+
 def test_other_tables_and_a_wrong_number_of_symbols_are_noticed() -> None:
     rng = np.random.default_rng(3)
     index = rng.integers(0, 3, 500)

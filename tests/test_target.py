@@ -9,141 +9,128 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_cli import EXAMPLES, rawcodec_, refused
+from test_learned import pair_of
 
 import rawcodec
 from rawcodec.errors import QualityError
 from rawcodec.model import target
-from rawcodec.model.config import FINE, HYPER_BLOCK
+from rawcodec.model.config import FINE, RATES
 from rawcodec.model.view import PlaneView
 
 RAW, JPEG = EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg"
 SITES = 1734 * 1156
 
 
-# The sample
+# What is foretold
 
 
-def planes(height: int, width: int, pattern: int, reached: bool) -> tuple[PlaneView, np.ndarray]:
-    """A plane whose values tell their place, and the raw, which is its tone and 1."""
-    y, x = np.mgrid[:height, :width]
-    place = (y * 251 + x).astype(np.uint16)
-    colours = (np.arange(pattern**2).reshape(pattern, pattern) % 3).astype(np.uint8)
-    guide = np.stack([place & 4095] * 3).astype(np.int16)
-    view = PlaneView(guide, place, colours, (y > 3) if reached else None)
-    return view, place + 1
+def noisy(height: int, width: int, spread: float) -> tuple[PlaneView, np.ndarray]:
+    """A plane of one value, and a raw that is off it by noise."""
+    tone = np.full((height, width), 20_000, np.uint16)
+    off = np.random.default_rng(5).normal(0, spread, (height, width))
+    raw = np.clip(tone + off, 0, 46_340).astype(np.uint16)
+    guide = np.zeros((3, height, width), np.int16)
+    return PlaneView(guide, tone, np.array([[0, 1], [1, 2]], np.uint8), None), raw
 
 
-@pytest.mark.parametrize(
-    "size", [(3000, 4000), (4000, 3000), (1300, 1300), (400, 9000), (9000, 200), (190, 9000)]
-)
-@pytest.mark.parametrize("pattern", [1, 2, 4, 6])
-def test_a_sample_is_made_of_whole_tiles_from_everywhere(
-    size: tuple[int, int], pattern: int
-) -> None:
-    """Each from where the pattern begins anew, so that all sites keep their colours."""
-    view, raw = planes(*size, pattern, reached=True)
-    (small,), (theirs,) = target.sample([view], [raw])
-    height, width = theirs.shape
-    assert small.tone.shape == (height, width) and small.guide.shape == (3, height, width)
-    assert small.reached is not None and small.reached.shape == (height, width)
-    assert 0.5 * target.TILES * target.TILE**2 < theirs.size < 0.75 * raw.size
-    assert np.array_equal(theirs, small.tone + 1)
-    assert np.array_equal(small.guide[0], small.tone & 4095)
-    tall = min(target.TILE, size[0])
-    for top in range(0, height, tall):
-        for left in range(0, width, target.TILE):
-            tile = small.tone[top : top + tall, left : left + target.TILE]
-            steps = np.diff(tile.astype(np.int64), axis=1) % (1 << 16)
-            assert np.all(steps == 1)
-            where = np.argwhere(view.tone == tile[0, 0])
-            inside = [place for place in where if np.array_equal(
-                view.tone[place[0] : place[0] + tall, place[1] : place[1] + tile.shape[1]], tile
-            )]  # fmt: skip
-            assert inside and any(np.all(place % pattern == 0) for place in inside)
+STEPS = 4000 * 2 ** (-np.arange(RATES) / 4)
 
 
-def test_a_small_photo_is_its_own_sample() -> None:
-    for size in ((1, 1), (192, 192), (700, 1200), (5, 100_000)):
-        view, raw = planes(*size, 2, reached=False)
-        (small,), (theirs,) = target.sample([view], [raw])
-        assert small is view and theirs is raw
-    assert target.TILE % HYPER_BLOCK == 0
+def foretold(spread: float, size: tuple[int, int] = (640, 960)) -> target.Forecast:
+    view, raw = noisy(*size, spread)
+    return target.Forecast([view], [raw], np.arange(46_341), STEPS)
+
+
+@pytest.mark.parametrize("bpp", [0.05, 0.4, 1.5])
+def test_errors_twice_as_large_need_steps_twice_as_large(bpp: float) -> None:
+    finer, coarser = (foretold(spread).gain(bpp * 640 * 960) for spread in (200, 400))
+    assert abs(finer - coarser - 4 * FINE) <= 2
+
+
+def test_the_slope_foretold_is_that_of_the_gains_foretold() -> None:
+    forecast = foretold(200)
+    for bits in (6e4, 3e5, 9e5):
+        below, gain, above = (forecast.gain(bits * 2**n) for n in (-0.5, 0, 0.5))
+        assert below < gain < above
+        assert forecast.slope(gain) == pytest.approx(1 / (above - below), rel=0.2)
+
+
+def test_any_photo_has_a_gain_to_begin_with() -> None:
+    for size in ((1, 1), (3, 40), (100, 17)):
+        for spread in (0, 1, 20_000):
+            forecast = foretold(spread, size)
+            for bits in (1e-6, 100, 1e9):
+                gain = forecast.gain(bits)
+                assert 0 <= gain <= target.FINEST
+                assert 0 < forecast.slope(gain) < 1
 
 
 # The search
 
 
-def curve(slope: float, offset: float, wobble: float = 0) -> Callable[[int], float]:
-    """Bits that double every so often, more or less."""
+def curve(slope: float, offset: float) -> Callable[[int], float]:
+    """Bytes that double every so often."""
+    return lambda gain: 2 ** (offset + slope * gain / FINE)
 
-    def bits(gain: int) -> float:
-        return 2 ** (offset + slope * gain / FINE + wobble * math.sin(gain * 1.7))
 
-    return bits
+def tried(sizes_of: Callable[[int], float], aim: float) -> dict[int, float]:
+    """The gains that are tried on a photo, in order, until none is left that may be better."""
+    forecast = foretold(200)
+    sizes: dict[int, float] = {}
+    gain: int | None = forecast.gain(8 * aim)
+    while gain is not None and len(sizes) < 30:
+        assert gain not in sizes and 0 <= gain <= target.FINEST
+        sizes[gain] = round(sizes_of(gain))
+        gain = target.better(forecast, sizes, aim)
+    assert gain is None
+    return sizes
 
 
 @pytest.mark.parametrize("slope", [0.2, 0.5, 0.9])
-@pytest.mark.parametrize("offset", [4, 9, 14])
-def test_the_gain_is_found_in_a_few_trials(slope: float, offset: float) -> None:
-    bits = curve(slope, offset)
-    for wanted_gain in (0, 40, 260, 300, 431, target.FINEST):
-        tried: list[int] = []
-
-        def counted(gain: int, tried: list[int] = tried) -> float:
-            tried.append(gain)
-            return bits(gain)
-
-        found = target.Search(counted, 256).find(bits(wanted_gain))
-        assert abs(math.log2(bits(found) / bits(wanted_gain))) < 0.04
-        assert len(tried) == len(set(tried)) <= 6
+@pytest.mark.parametrize("offset", [3, 9])
+def test_a_gain_is_found_in_a_few_trials(slope: float, offset: float) -> None:
+    """One whose bytes a lighter weight makes the wanted ones."""
+    sizes_of = curve(slope, offset)
+    for wanted in (40, 260, 300, 431):
+        aim = sizes_of(wanted)
+        off = [abs(math.log(size / aim / 1.08)) for size in tried(sizes_of, aim).values()]
+        assert min(off[:4]) < 0.05
 
 
-def test_what_is_out_of_reach_gives_the_last_gain() -> None:
-    for bits in (curve(0.5, 10), curve(0.3, 2)):
-        assert target.Search(bits, 256).find(bits(0) / 100) == 0
-        assert target.Search(bits, 256).find(bits(target.FINEST) * 100) == target.FINEST
-    assert target.Search(lambda gain: 0.0, 256).find(0) in range(target.FINEST + 1)
-
-
-def test_bits_that_do_not_always_rise_do_not_confuse() -> None:
-    """A filter more or fewer moves them by steps."""
-    for seed in range(8):
-        bits = curve(0.5, 8 + seed, wobble=0.05)
-        wanted = bits(200 + 17 * seed)
-        found = target.Search(bits, 256).find(wanted)
-        assert abs(math.log2(bits(found) / wanted)) < 0.15
-
-
-def tried(real: Callable[[int], float], sample: Callable[[int], float], aim: float) -> list[int]:
-    """The gains that are tried on a photo, in order, until none is left that may be better."""
-    search = target.Search(sample, 256)
-    sizes: dict[int, float] = {}
-    gain: int | None = search.find(8 * aim)
-    while gain is not None and len(sizes) < 12:
-        sizes[gain] = round(real(gain))
-        gain = target.better(search, sizes, aim)
-    assert gain is None
-    return list(sizes)
-
-
-def test_a_sample_that_is_wrong_is_corrected_by_the_photo() -> None:
-    sample = curve(0.5, 10)
-    for wrong in (0.7, 0.95, 1, 1.3, 1.8):
-        gains = tried(lambda gain, wrong=wrong: wrong * sample(gain) / 8, sample, 50_000)  # type: ignore[misc]
-        assert len(gains) == len(set(gains))
-        off = [abs(math.log(wrong * sample(gain) / 8 / 50_000)) for gain in gains]
-        assert min(off[:2]) < 0.03
+def test_what_is_out_of_reach_ends_at_the_last_gain() -> None:
+    sizes_of = curve(0.5, 6)
+    assert min(tried(sizes_of, sizes_of(0) / 100)) == 0
+    assert max(tried(sizes_of, sizes_of(target.FINEST) * 100)) == target.FINEST
 
 
 def test_around_a_jump_the_gains_next_to_it_are_tried() -> None:
     """Where no gain takes what is wanted."""
-    sample = curve(0.5, 10)
+    usual = curve(0.5, 7)
+    jumps = tried(lambda gain: usual(gain) * (1 if gain < 290 else 1.4), 1.1 * usual(290))
+    assert {289, 290} <= set(jumps)
 
-    def real(gain: int) -> float:
-        return sample(gain) / 8 * (1 if gain < 290 else 1.4)
 
-    aim = 1.2 * sample(290) / 8
-    assert {289, 290} <= set(tried(real, sample, aim))
+@pytest.mark.parametrize("steepness", [0.3, 0.9, 1.6])
+@pytest.mark.parametrize("off", [0.95, 1.07, 1.1, 1.15])
+def test_a_weight_is_found_in_a_few_trials(steepness: float, off: float) -> None:
+    sizes = {0.0: 1000 * off}
+    while abs(math.log(min(sizes.values(), key=lambda size: abs(size - 1000)) / 1000)) > 0.02:
+        found = target.weight(sizes, 1000, slope=0.03)
+        assert found is not None and found not in sizes
+        assert target.LIGHTEST <= found <= target.HEAVIEST
+        sizes[found] = 1000 * off * math.exp(steepness * found)
+    assert len(sizes) <= 4
+
+
+def test_a_size_that_is_far_off_is_for_another_gain() -> None:
+    for size in (100, 400, 3000, 1e5):
+        assert target.weight({0.0: size}, 1000, slope=0.03) is None
+    # no weight has changed much
+    assert target.weight({0.0: 1200, -0.2: 1190}, 1000, slope=0.03) is None
+
+
+def test_an_end_is_put_to_weights_that_do_not_come_near() -> None:
+    assert target.weight({0.0: 1100, -0.1: 930, -0.05: 1080, -0.07: 920}, 1000, 0.03) is None
 
 
 # Sidecars
@@ -155,6 +142,22 @@ def test_bits_per_site_are_met(bpp: float) -> None:
     info = rawcodec.inspect(sidecar)
     assert info.quality == "custom"
     assert info.bpp == pytest.approx(bpp, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("cfa", "size"), [(("RG", "GB"), (163, 221)), ((), (97, 131))], ids=["mosaic", "linear"]
+)
+def test_other_weights_are_read_back_too(
+    tmp_path: Path, cfa: tuple[str, ...], size: tuple[int, int]
+) -> None:
+    """Those of a linear raw are of its last colour."""
+    pair = pair_of(tmp_path, size, cfa)
+    for share in (0.93, 1.05):
+        bpp = share * rawcodec.inspect(pair.sidecar).bpp
+        sidecar = rawcodec.encode(pair.raw, pair.jpeg, bpp=bpp)  # and verified
+        assert rawcodec.inspect(sidecar).bpp == pytest.approx(bpp, rel=0.05)
+        digest = rawcodec.decode(pair.jpeg, sidecar).digest().hex()
+        assert digest == rawcodec.inspect(sidecar).mosaic_digest
 
 
 def test_the_most_bytes_are_never_exceeded(tmp_path: Path) -> None:

@@ -98,19 +98,20 @@ class _Normal:
 
 
 class Filters:
-    """Where an encoder has its filters from: it fits them, or takes those of a like encoding.
+    """Where an encoder has its filters from: it takes those of a like encoding, or fits them.
 
     made: those that it came by, of each plane the one ahead and the one after.
     """
 
-    def __init__(self, given: Sequence[Coefficients | None] | None = None) -> None:
-        """given: what to take, in the place of fitting."""
-        self._given = None if given is None else iter(given)
+    def __init__(self, given: Sequence[Coefficients | None] = ()) -> None:
+        """given: what to take, as far as they go, in the place of fitting."""
+        self._given = list(given)
         self.made: list[Coefficients | None] = []
 
     def __call__(self, fit: Callable[[], Coefficients | None]) -> Coefficients | None:
-        """The next one, which ``fit`` makes if none are given."""
-        self.made.append(fit() if self._given is None else next(self._given))
+        """The next one, which ``fit`` makes if it is not given."""
+        number = len(self.made)
+        self.made.append(self._given[number] if number < len(self._given) else fit())
         return self.made[-1]
 
 

@@ -390,12 +390,14 @@ class TableCoder:
 
     It is the ``LatentCoder`` of encoder and decoder; what it returns is in half
     steps. latents: float32 (1, 4, h, w) in steps, for which an encoder chooses
-    integers; None to decode.
+    integers; None to decode. weight: of what it takes distortion for, usually.
     """
 
-    def __init__(self, tables: Tables, coder: EntropyCoder, latents: Tensor | None) -> None:
+    def __init__(
+        self, tables: Tables, coder: EntropyCoder, latents: Tensor | None, weight: float = 1.0
+    ) -> None:
         self._tables, self._coder = tables, coder
-        self._latents = latents
+        self._latents, self._weight = latents, np.float32(weight * DISTORTION_WEIGHT)
         self._cost = None if latents is None else tables.cost
 
     def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -479,7 +481,7 @@ class TableCoder:
         """Integers for the latents: the nearest, or one nearer to the mean where that pays.
 
         Rate-distortion optimised quantisation: squared error in steps, and bits
-        of the tables, at the exchange rate ``DISTORTION_WEIGHT``.
+        of the tables, at the exchange rate ``DISTORTION_WEIGHT`` times the weight.
 
         where: for which of them, if not all; the others are 0.
         """
@@ -512,7 +514,7 @@ class TableCoder:
         low = self._cost.take(residue)
         residue += 1
         high = self._cost.take(residue)
-        weight = np.float32(DISTORTION_WEIGHT)
+        weight = self._weight
         error = above * above
         error *= weight
         low += error
@@ -560,8 +562,8 @@ class TableCoder:
         saved -= self._cost.take(places + np.clip(residue - toward, -_WIDEST, _WIDEST))
         # (e - t)^2 - e^2 with e the error of the nearest and t the step toward the mean
         nearest -= latents
-        nearest *= toward * np.float32(-2 * DISTORTION_WEIGHT)
-        nearest += np.float32(DISTORTION_WEIGHT)
+        nearest *= toward * (-2 * self._weight)
+        nearest += self._weight
         residue -= np.where(saved > nearest, toward, 0)
         residue += whole
         return residue

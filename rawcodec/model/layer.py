@@ -6,8 +6,9 @@ in whether the raw is there to choose from.
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,9 @@ _ROWS = 64
 """Rows of sites that are looked up at a time."""
 
 _GAIN = struct.Struct("<BB")
+
+Choose = Callable[[Callable[[float], Tensor]], Tensor]
+"""Given what codes latents at a distortion weight, the latents that an encoder settles for."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,14 @@ def code_planes(
     *,
     raw: Sequence[np.ndarray] | None = None,
     filters: Filters | None = None,
+    choose: Choose | None = None,
     means: np.ndarray | None = None,
     allocation: Allocation | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Code all planes, in order: the one walk of encoder and decoder.
 
     raw: to encode, uint16 (H, W) of each plane, companded. filters: to encode, fitted if None.
+    choose: to encode, the latents of the last plane; those of the usual weight if None.
     means: to decode, those of a :class:`LayerHead`. allocation: told where the bits lie, if given.
 
     Returns what the layer makes of each plane, uint16 (H, W), companded, and
@@ -103,10 +109,20 @@ def code_planes(
             else MappedCoder(allocation, run.model.tables, coder, latents)
         )
         codec.know(table_coder.code_hyper(hyper, used[-1], codec.hyper_shape, run.hyper_scale))
-        chosen = codec.code(table_coder)
+        if choose is None or number < len(planes) - 1:
+            chosen = codec.code(table_coder)
+        else:
+            chosen = choose(functools.partial(_weighed, run, coder, codec, latents))
         decoded.append(after(run, coder, codec, seen, chosen, ours, filters))
         earlier = decoded[-1].astype(np.int32) - seen.plane.tone
     return decoded, np.array(used)
+
+
+def _weighed(
+    run: Runner, coder: EntropyCoder, codec: PlaneCodec, latents: Tensor | None, weight: float
+) -> Tensor:
+    """Latents as they are chosen at a distortion weight."""
+    return codec.code(TableCoder(run.model.tables, coder, latents, weight))
 
 
 def ahead(

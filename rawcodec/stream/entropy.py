@@ -184,6 +184,16 @@ class Encoder(Coder):
         words: npt.NDArray[np.uint32] = coder.get_compressed()
         return words.astype(_WORD).tobytes()
 
+    def copy(self) -> Encoder:
+        """Another encoder that has written the same."""
+        other = Encoder()
+        other._coder = self._coder.clone()
+        return other
+
+    def become(self, other: Encoder) -> None:
+        """Have written what the other has, in the place of what was written here."""
+        self._coder = other._coder.clone()
+
     def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
         return _checked_symbols(symbols, n)
 
