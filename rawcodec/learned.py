@@ -60,6 +60,7 @@ _CLOSE = 0.048
 """How far from the wanted size a payload may be before another is tried, in its logarithm."""
 
 _TRIES = 10
+"""How often latents are chosen, until the nearest of what was tried is taken."""
 
 _LEAST = 32
 """Bytes that no payload is smaller than."""

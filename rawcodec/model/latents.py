@@ -390,7 +390,7 @@ class TableCoder:
 
     It is the ``LatentCoder`` of encoder and decoder; what it returns is in half
     steps. latents: float32 (1, 4, h, w) in steps, for which an encoder chooses
-    integers; None to decode. weight: of what it takes distortion for, usually.
+    integers; None to decode. weight: of their distortion, 1 being the usual one.
     """
 
     def __init__(
