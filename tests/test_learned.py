@@ -83,13 +83,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair_of(tmp_path_factory.mktemp("tiny"), (72, 96))
 
 
-@pytest.fixture(scope="session")
-def crop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A part of the bundled photo with light and detail, and of its JPEG."""
-    folder = tmp_path_factory.mktemp("crop")
+def crop_of(folder: Path, top: int, left: int, height: int, width: int) -> tuple[Path, Path]:
+    """A part of the bundled photo, and of its JPEG."""
     photo = read_raw(ROOT / "examples" / "photo.dng")
     sensor = photo.mosaic.sensor
-    top, left, height, width = 150, 200, 300, 400
     write_dng(
         folder / "crop.dng",
         photo.mosaic.samples[top : top + height, left : left + width],
@@ -103,6 +100,12 @@ def crop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         part = image.crop((x, y, x + width, y + height))
         part.save(folder / "crop.jpg", quality=95, subsampling=0)
     return folder / "crop.dng", folder / "crop.jpg"
+
+
+@pytest.fixture(scope="session")
+def crop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A part with light and detail."""
+    return crop_of(tmp_path_factory.mktemp("crop"), 150, 200, 300, 400)
 
 
 # There and back

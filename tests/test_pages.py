@@ -1,4 +1,4 @@
-"""The pages about order, filters and size that the benchmark writes, made of the bundled photo."""
+"""The pages about order, filters and size that the benchmark writes, made of one small photo."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_learned import crop_of
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
@@ -25,7 +26,12 @@ from rawcodec.model.latents import PlaneCodec  # noqa: E402
 from rawcodec.photo.raw import read_raw  # noqa: E402
 
 PHOTO, JPEG = ROOT / "examples" / "photo.dng", ROOT / "examples" / "photo.jpg"
-BUNDLED = Pair("photo", "rt", PHOTO, JPEG)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A quarter of the bundled photo."""
+    return Pair("photo", "rt", *crop_of(tmp_path_factory.mktemp("pair"), 150, 200, 580, 860))
 
 
 @pytest.mark.parametrize(
@@ -41,53 +47,57 @@ def test_an_order_decides_about_every_quad(name: str, first: float) -> None:
     assert (chosen == 0).mean() == pytest.approx(first, abs=0.03)
 
 
-def test_other_orders_are_read_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_orders_are_read_back_too(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
     """The encoder checks what it wrote with the same order, and no order is that of the codec."""
-    usual = rawcodec.encode(PHOTO, JPEG, quality="low")
+    usual = rawcodec.encode(pair.raw, pair.jpeg, quality="low")
     monkeypatch.setattr(PlaneCodec, "know", order.ordered(order.ORDERS["learned"]))
-    assert rawcodec.encode(PHOTO, JPEG, quality="low", verify=False) == usual
+    assert rawcodec.encode(pair.raw, pair.jpeg, quality="low", verify=False) == usual
     monkeypatch.undo()
     for name in ("random", "chessboard", "one step"):
         with monkeypatch.context() as patched:
             patched.setattr(PlaneCodec, "know", order.ordered(order.ORDERS[name]))
-            other = rawcodec.encode(PHOTO, JPEG, quality="low")
+            other = rawcodec.encode(pair.raw, pair.jpeg, quality="low")
         assert other != usual
         with pytest.raises(RawcodecError):
-            rawcodec.decode(JPEG, other)
+            rawcodec.decode(pair.jpeg, other)
 
 
 def test_the_page_of_orders_has_every_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
 ) -> None:
     monkeypatch.setattr(order, "QUALITIES", ("low",))
-    order.run_all([BUNDLED], tmp_path)
+    order.run_all([pair], tmp_path)
     (row,) = re.findall(r"^\| photo \| RawTherapee \| `low` \|(.*)\|$", *read(tmp_path, "order.md"))
     bits = [float(cell.split("/")[0]) for cell in row.split("|")]
     assert len(bits) == len(order.ORDERS)
     assert max(bits) < 1.2 * min(bits)
-    learned = rawcodec.inspect(rawcodec.encode(PHOTO, JPEG, quality="low", verify=False)).bpp
+    learned = rawcodec.inspect(
+        rawcodec.encode(pair.raw, pair.jpeg, quality="low", verify=False)
+    ).bpp
     assert bits[0] == pytest.approx(learned, abs=1e-4)
 
 
-def test_the_page_of_filters_has_every_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_page_of_filters_has_every_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
+) -> None:
     """Each differs from the one before, and the last is the codec as it is."""
     monkeypatch.setattr(ahead, "QUALITIES", ("high",))
-    ahead.run_all([BUNDLED], tmp_path)
+    ahead.run_all([pair], tmp_path)
     (text, flags) = read(tmp_path, "ahead.md")
     (row,) = re.findall(r"^\| photo \| RawTherapee \| `high` \|(.*)\|$", text, flags)
     found = [cell.strip() for cell in row.split("|")]
     assert len(set(found)) == len(found) == len(ahead.WAYS)
-    usual = rawcodec.inspect(rawcodec.encode(PHOTO, JPEG, quality="high", verify=False))
+    usual = rawcodec.inspect(rawcodec.encode(pair.raw, pair.jpeg, quality="high", verify=False))
     assert found[-1] == f"{usual.bpp:.4f} / {usual.psnr_db:.2f}"
     assert "against none: grids " in text
     assert "; and the filter after " in text
 
 
 def test_the_page_of_sizes_tells_what_was_measured_and_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
 ) -> None:
     monkeypatch.setattr(target, "TARGETS", {0.0001: "tone", 0.3: "medium"})
-    target.run_all([BUNDLED], tmp_path, tmp_path)
+    target.run_all([pair], tmp_path, tmp_path)
     (text, _) = read(tmp_path, "target.md")
     assert text.count("refused: ") == 2
     assert "Of 1 encodings with `--bpp`" in text
