@@ -154,7 +154,7 @@ class AimedEncoder:
             else:
                 if self._is_close(len(self._payload)) and self._fits:
                     return decoded
-            usual = {gain: sizes[0] for gain, sizes in self._sizes.items()}
+            usual = {tried: sizes[0] for tried, sizes in self._sizes.items()}
             gain = target.better(forecast, usual, self._rest)
         return self._nearest(planes)
 
@@ -221,12 +221,13 @@ class AimedEncoder:
     def _nearest(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
         """The planes as what was tried comes nearest, where it is not close; TooSmallError."""
         tried = [
-            (abs(math.log(size / self._rest)), gain, weight)
+            (size, gain, weight)
             for gain, sizes in self._sizes.items()
             for weight, size in sizes.items()
         ]
-        fitting = [each for each in tried if self._sizes[each[1]][each[2]] <= self._rest]
-        _, gain, weight = min(fitting if fitting and self._at_most else tried)
+        if self._at_most:
+            tried = [each for each in tried if each[0] <= self._rest] or tried
+        _, gain, weight = min(tried, key=lambda each: abs(math.log(each[0] / self._rest)))
         decoded = self._encoded(planes, gain, weight)
         while not self._fits and gain > 0:
             gain = max(gain - FINE, 0)

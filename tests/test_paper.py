@@ -29,6 +29,7 @@ from examples.benchmark.measured import Measured, Result, means, run  # noqa: E4
 from examples.benchmark.pairs import Pair  # noqa: E402
 from rawcodec.weights import folder  # noqa: E402
 
+BUNDLED = Pair("photo", "rt", EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg")
 HEIGHT, WIDTH = 192, 288
 MEASURED = {
     "tone + JPEG 2000, +6 dB",
@@ -147,8 +148,7 @@ def test_all_of_the_page(
     ]
     for module in (paper, paper_figures):
         monkeypatch.setattr(module, "lineup", lambda _: entries)
-    bundled = Pair("photo", "rt", EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg")
-    paper.run_all([bundled], runs, tmp_path / "out", tmp_path / "work")
+    paper.run_all([BUNDLED], runs, tmp_path / "out", tmp_path / "work")
     text = (tmp_path / "out" / "paper.md").read_text()
     results = [
         json.loads(line) for line in (tmp_path / "work" / "paper.jsonl").read_text().splitlines()
@@ -170,8 +170,7 @@ def test_all_of_the_page(
 
 def test_what_is_coded_is_counted() -> None:
     """Both directions code the same symbols, whatever the number of threads."""
-    pair = Pair("photo", "rt", EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg")
-    found = [part for threads in (1, 2) for part in paper_entropy.measure(pair, "low", threads)]
+    found = [part for threads in (1, 2) for part in paper_entropy.measure(BUNDLED, "low", threads)]
     assert len({part.symbols for part in found}) == 1
     assert found[0].symbols > 1000
     assert all(0 < part.coding < part.whole for part in found)

@@ -139,22 +139,25 @@ def _classical() -> Iterator[Entry]:
 
 
 def _ours(runs: Path) -> Iterator[Entry]:
-    from .ours import Rawcodec
-
     package = (*_modules("ours"), *_package())
-    for quality in QUALITIES:
-        yield Entry("rawcodec", quality, partial(Rawcodec, quality), package)
-    for bpp in SIZES:
-        yield Entry("rawcodec", f"{bpp:g} bpp", partial(Rawcodec, bpp=bpp), package)
+    yield from _sized("rawcodec", QUALITIES, None, package)
     manifest = runs / OURS / MANIFEST
     if manifest.is_file():
-        group, sources = "rawcodec, as little training", (*package, manifest)
-        for quality in QUALITIES[1:]:
-            make = partial(Rawcodec, quality, weights=runs / OURS)
-            yield Entry(group, quality, make, sources)
-        for bpp in SIZES:
-            make = partial(Rawcodec, weights=runs / OURS, bpp=bpp)
-            yield Entry(group, f"{bpp:g} bpp", make, sources)
+        sources = (*package, manifest)
+        yield from _sized("rawcodec, as little training", QUALITIES[1:], runs / OURS, sources)
+
+
+def _sized(
+    group: str, qualities: Sequence[str], weights: Path | None, sources: tuple[Path, ...]
+) -> Iterator[Entry]:
+    """rawcodec at qualities and of sizes. weights: a folder, or None for the installed ones."""
+    from .ours import Rawcodec
+
+    for quality in qualities:
+        yield Entry(group, quality, partial(Rawcodec, quality, weights=weights), sources)
+    for bpp in SIZES:
+        make = partial(Rawcodec, weights=weights, bpp=bpp)
+        yield Entry(group, f"{bpp:g} bpp", make, sources)
 
 
 def own_picture(system: System, raw: np.ndarray, picture: bytes, kind: str) -> bytes:

@@ -79,7 +79,8 @@ def code_planes(
     """Code all planes, in order: the one walk of encoder and decoder.
 
     raw: to encode, uint16 (H, W) of each plane, companded. filters: to encode, fitted if None.
-    choose: to encode, the latents of the last plane; those of the usual weight if None.
+    choose: to encode, the latents of the last plane; those of the usual weight if None. Not with an
+    allocation, which would be told of all that it chooses from.
     means: to decode, those of a :class:`LayerHead`. allocation: told where the bits lie, if given.
 
     Returns what the layer makes of each plane, uint16 (H, W), companded, and
@@ -90,6 +91,7 @@ def code_planes(
     earlier: np.ndarray | None = None
     filters = filters or Filters()
     if allocation is not None:
+        assert choose is None
         coder = allocation.listen(coder)
     for number, plane in enumerate(planes):
         ours = None if raw is None else raw[number]

@@ -101,7 +101,9 @@ def _bounded(slope: float) -> float:
 
 
 def better(forecast: Forecast, sizes: Mapping[int, float], aim: float) -> int | None:
-    """A gain that has not been tried and may take nearer to ``aim`` bytes; None if there is none.
+    """A gain that has not been tried and may be nearer; None if there is none.
+
+    Nearer to ``_LEAN`` times ``aim`` bytes, from where a lighter weight leads to ``aim``.
 
     sizes: what the photo took at the gains tried.
     """
