@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,19 @@ import pytest
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "real"
 
 Real = Callable[[str], Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that share the tests share the cores too.
+
+    Each would start as many threads as there are cores, and those of the others
+    would wait for them. Set before torch is imported, and for commands that a
+    test starts; tests of threads name their number.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // worker["workercount"])))
 
 
 @pytest.fixture(scope="session")
