@@ -258,18 +258,31 @@ def _verify(file: NewFile, target: Path, jpeg: Path, data: bytes, device: str) -
     "-o",
     "--output",
     type=_PATH,
-    metavar="OUT.tiff",
-    help="The TIFF to write.  [default: the sidecar's name with .tiff]",
+    metavar="OUT.tiff|OUT.dng",
+    help="The TIFF or DNG to write, by its ending.  [default: the sidecar's name with .tiff]",
+)
+@click.option(
+    "--uncompressed",
+    is_flag=True,
+    help="Write the DNG's samples as they are: about twice the size.",
 )
 @_device_option
 @_force_option
-def decode(jpeg: Path, sidecar: Path, output: Path | None, device: str, force: bool) -> None:
+def decode(
+    jpeg: Path, sidecar: Path, output: Path | None, uncompressed: bool, device: str, force: bool
+) -> None:
     """Writes the raw mosaic of a JPEG and its SIDECAR, in either order.
+
+    As a TIFF for programs that compute with it, or as a DNG for raw editors.
 
     \b
     rawcodec decode photo.jpg photo.rmeta
+    rawcodec decode photo.jpg photo.rmeta -o photo.dng
     rawcodec decode photo.rmeta photo.jpg -o photo-raw.tiff
     """
+    as_dng = output is not None and output.suffix.lower() == ".dng"
+    if uncompressed and not as_dng:
+        raise click.UsageError("--uncompressed goes with -o OUT.dng")
     started = time.perf_counter()
 
     from .inspection import tell_apart
@@ -280,12 +293,19 @@ def decode(jpeg: Path, sidecar: Path, output: Path | None, device: str, force: b
 
     import rawcodec
 
+    from .photo.dng import write_dng
+    from .photo.jpeg import read_exif
     from .photo.output import write_tiff
+    from .pipeline import thread_count
 
     with _plainly(sidecar):
         mosaic = rawcodec.decode(jpeg, sidecar, device=device)
         with new_file(target, force=force) as file:
-            write_tiff(file, mosaic)
+            if as_dng:
+                exif = read_exif(jpeg)
+                write_dng(file, mosaic, exif, compressed=not uncompressed, threads=thread_count())
+            else:
+                write_tiff(file, mosaic)
             size = file.seek(0, 2)
     sensor = mosaic.sensor
     seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
 import struct
 import unicodedata
@@ -1333,13 +1334,18 @@ class Model:
 
 def read_tags(payload: bytes) -> list[Tag]:
     """The records: tag, type, count and bytes."""
-    require(len(payload) >= 1 and payload[0] <= 1, "E14")
+    require(len(payload) >= 1 and payload[0] <= 2, "E14")
     records = payload[1:]
-    if payload[0] == 1:
-        stream = zlib.decompressobj()
+    if payload[0] > 0:
+        filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 65536}]
+        stream = (
+            zlib.decompressobj()
+            if payload[0] == 1
+            else lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
+        )
         try:
             records = stream.decompress(records, 65537)
-        except zlib.error:
+        except (zlib.error, lzma.LZMAError):
             raise FormatError("E14") from None
         require(stream.eof and not stream.unused_data, "E14")
     require(len(records) <= 65536, "E14")

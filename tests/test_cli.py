@@ -127,6 +127,32 @@ def test_decode_takes_either_order_and_names_the_tiff_after_the_sidecar(
     assert np.array_equal(tifffile.imread(photo / "other.name.tiff"), mosaic)
 
 
+@pytest.mark.parametrize(("name", "options"), [("a.dng", []), ("A.DNG", ["--uncompressed"])])
+def test_decode_writes_a_dng_that_is_rendered_like_the_raw(
+    photo: Path, mosaic: np.ndarray, name: str, options: list[str]
+) -> None:
+    done = rawcodec_("decode", "photo.jpg", "photo.rmeta", "-o", name, *options, cwd=photo)
+    assert (done.returncode, done.stderr) == (0, "")
+    size = (photo / name).stat().st_size
+    line = re.escape(f"{name}: {size:,} bytes, {WIDTH}x{HEIGHT}, ")
+    assert re.fullmatch(line + r"\d+\.\d s, exact: the digest matches\n", done.stdout)
+    assert (size < 1.2 * mosaic.size) is not bool(options)
+    pictures = []
+    for each in ("photo.dng", name):
+        with rawpy.imread(str(photo / each)) as raw:
+            if each == name:
+                assert np.array_equal(raw.raw_image_visible, mosaic)
+            pictures.append(raw.postprocess(use_camera_wb=True, half_size=True).astype(float))
+    assert pictures[0].shape == pictures[1].shape
+    error = np.sqrt(np.mean((pictures[0] - pictures[1]) ** 2))
+    assert 20 * np.log10(255 / error) > 35
+    exif = Image.open(photo / "photo.jpg").getexif().get_ifd(0x8769)
+    with (photo / name).open("rb") as file:
+        kept = Image.Exif()
+        kept.load_from_fp(file)
+        assert kept.get_ifd(0x8769)[36864] == exif[36864] == b"0221"
+
+
 def test_encoding_again_gives_the_same_bytes(photo: Path) -> None:
     (photo / "folder").mkdir()
     again = Path("folder") / "again.rmeta"
@@ -270,6 +296,8 @@ def test_closed_output_does_not_matter(photo: Path) -> None:
         ["encode", "photo.dng", "photo.jpg", "--quality", "best"],
         ["decode", "photo.jpg"],
         ["decode", "photo.jpg", "photo.rmeta", "--device", "abacus"],
+        ["decode", "photo.jpg", "photo.rmeta", "--uncompressed"],
+        ["decode", "photo.jpg", "photo.rmeta", "--uncompressed", "-o", "photo.tiff"],
         ["info"],
         ["info", "--xml", "photo.rmeta"],
         ["explode"],

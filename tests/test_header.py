@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import lzma
 import math
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -270,9 +272,26 @@ def test_tags_are_compressed_only_where_that_is_smaller() -> None:
     assert pack_tags([short]) == bytes.fromhex("00 5ac6 0300 01000000 1500")
 
 
+def test_long_tables_are_compressed_well() -> None:
+    """A map of gains, as opcodes have it: twice in two, and smooth."""
+    gains = 2 * (np.rint(1024 * np.linspace(1, 2, 400) ** 2) / 1024).astype(">f4").tobytes()
+    tags = ((51009, 7, len(gains), gains),)
+    data = pack_tags(tags)
+    assert data[0] == 2
+    assert len(data) < 0.8 * len(zlib.compress(gains, 9))
+    assert unpack_tags(data) == tags
+
+
+def lzma_of(data: bytes) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": SIZE_LIMIT}]
+    return lzma.compress(data, lzma.FORMAT_RAW, filters=filters)
+
+
 def test_cut_tags_are_refused() -> None:
     whole = (50721, 10, 9, bytes(72)), (50778, 3, 1, b"\x15\x00")
-    for data in (pack_tags(whole), pack_tags([whole[1]])):
+    table = (51009, 7, 1200, np.arange(300, dtype=">u4").tobytes())
+    assert [pack_tags(each)[0] for each in (whole, [whole[1]], [table])] == [1, 0, 2]
+    for data in (pack_tags(whole), pack_tags([whole[1]]), pack_tags([table])):
         for size in range(len(data)):
             if data[0] == 0 and size == 1:
                 continue  # no tags at all
@@ -284,8 +303,12 @@ def test_cut_tags_are_refused() -> None:
     ("data", "message"),
     [
         (b"", "compression flag"),
-        (b"\x02", "compression flag"),
-        (b"\x01not deflated", "not a zlib stream"),
+        (b"\x03", "compression flag"),
+        (b"\x02not compressed", "no LZMA stream"),
+        (b"\x02" + lzma_of(b"") + b"\x00", "one whole LZMA stream"),
+        (b"\x02" + lzma_of(bytes(SIZE_LIMIT + 1)), "more than 65536"),
+        (b"\x02" + lzma_of(bytes(1 << 24)), "more than 65536"),
+        (b"\x01not deflated", "no zlib stream"),
         (b"\x01" + zlib.compress(b"") + b"\x00", "one whole zlib stream"),
         (b"\x01" + zlib.compress(bytes(SIZE_LIMIT + 1)), "more than 65536"),
         (b"\x01" + zlib.compress(bytes(1 << 24)), "more than 65536"),

@@ -16,6 +16,7 @@ from dng import XTRANS, write_dng
 from rawcodec.errors import RawError
 from rawcodec.photo import dngtags
 from rawcodec.photo.raw import read_raw
+from rawcodec.stream.tags import pack_tags
 
 BAYER = [("RG", "GB"), ("GR", "BG"), ("GB", "RG"), ("BG", "GR")]
 
@@ -312,6 +313,46 @@ def test_long_tags_are_left_out(tmp_path):
     ]
     assert 51041 not in numbers
     assert 50734 in numbers
+
+
+def test_opcodes_of_a_dng(real: Real):
+    """Four maps of gains, and a warp: as they are."""
+    with tifffile.TiffFile(real("GOPR0024.dng")) as file:
+        gains = file.pages.first.tags[51009].value
+    tags = {tag: value for tag, _, _, value in read_raw(real("GOPR0024.dng")).mosaic.tags}
+    assert tags[51009] == gains
+    assert len(gains) > 8000
+    assert 51022 in {tag[0] for tag in read_raw(real("GPFR7066.dng")).mosaic.tags}
+
+
+@pytest.mark.parametrize(
+    ("area", "table", "kept"),
+    [
+        (None, False, {51008, 51009, 51022}),
+        (None, True, {51009, 51022}),  # the first opcodes are of samples before the table
+        ((2, 2, 41, 51), False, {51009, 51022}),  # and of all samples
+        ((3, 3, 41, 51), False, set()),
+    ],
+)
+def test_opcodes_that_do_not_apply_are_left_out(tmp_path, area, table, kept):
+    extra = [(tag, 7, 8, bytes(8), True) for tag in (51008, 51009, 51022)]
+    if table:
+        extra.append((50712, 3, 65536, tuple(range(65536)), True))
+    path = write_dng(tmp_path / "a.dng", noise(41, 51), active_area=area, extratags=extra)
+    numbers = {tag[0] for tag in read_raw(path).mosaic.tags}
+    assert numbers & {51008, 51009, 51022} == kept
+
+
+def test_tags_that_are_too_long_together_are_left_out(tmp_path):
+    """The longest ones; a sidecar has 64 KB for them."""
+    extra = [(tag, 7, 16384, bytes(16384), True) for tag in (51008, 51009, 51022)]
+    extra += [(tag, 2, 4000, "x" * 3999, True) for tag in range(52529, 52536)]
+    path = write_dng(tmp_path / "a.dng", noise(41, 51), extratags=extra)
+    tags = read_raw(path).mosaic.tags
+    assert len(pack_tags(tags)) < 1000
+    numbers = {tag[0] for tag in tags}
+    assert {50721, *range(52529, 52536)} <= numbers
+    assert len(numbers & {51008, 51009, 51022}) == 2
 
 
 def test_crop_tags_go_where_libraw_moves_the_visible_area(tmp_path):

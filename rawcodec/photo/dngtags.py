@@ -11,9 +11,8 @@ import struct
 
 import numpy as np
 
+from ..stream.tags import RECORD_SIZE, SIZE_LIMIT, Tag
 from .ifd import LONG, RATIONAL, SHORT, SRATIONAL, Ifd, Tiff
-
-Tag = tuple[int, int, int, bytes]
 
 NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH = 254, 256, 257
 PHOTOMETRIC = 262
@@ -24,12 +23,14 @@ TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 SAMPLE_FORMAT = 339
 CFA_REPEAT_PATTERN_DIM, CFA_PATTERN = 33421, 33422
 DNG_VERSION, CFA_LAYOUT = 50706, 50711
+LINEARIZATION_TABLE = 50712
 BLACK_LEVEL_REPEAT_DIM, BLACK_LEVEL = 50713, 50714
 BLACK_LEVEL_DELTA_H, BLACK_LEVEL_DELTA_V = 50715, 50716
 WHITE_LEVEL = 50717
 DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE = 50719, 50720
 COLOR_MATRIX_1, AS_SHOT_NEUTRAL, CALIBRATION_ILLUMINANT_1 = 50721, 50728, 50778
 ACTIVE_AREA = 50829
+OPCODE_LIST_1, OPCODE_LIST_2, OPCODE_LIST_3 = 51008, 51009, 51022
 DEFAULT_USER_CROP = 51125
 
 PHOTOMETRIC_CFA, PHOTOMETRIC_LINEAR_RAW = 32803, 34892
@@ -40,7 +41,12 @@ _CFA_LETTERS = "RGBCMYW"
 _D65 = 21
 _MAX_TAG_BYTES = 4096
 
-# Tags that a DNG of the same samples needs for the same colours and the same crop.
+# Maps of gains are long; each cell of a Bayer sensor may have its own.
+_MAX_OPCODE_BYTES = 16384
+
+OPCODE_LISTS = frozenset({OPCODE_LIST_1, OPCODE_LIST_2, OPCODE_LIST_3})
+
+# Tags that a DNG of the same samples needs for the same picture.
 COLOUR_TAGS = frozenset(
     {
         50708,  # UniqueCameraModel
@@ -66,8 +72,13 @@ COLOUR_TAGS = frozenset(
         50779,  # CalibrationIlluminant2
         50931,  # CameraCalibrationSignature
         50932,  # ProfileCalibrationSignature
+        50936,  # ProfileName
+        50940,  # ProfileToneCurve
+        50941,  # ProfileEmbedPolicy
+        50942,  # ProfileCopyright
         50964,  # ForwardMatrix1
         50965,  # ForwardMatrix2
+        *OPCODE_LISTS,
         51041,  # NoiseProfile
         51109,  # BaselineExposureOffset
         51110,  # DefaultBlackRender
@@ -83,7 +94,9 @@ COLOUR_TAGS = frozenset(
 )
 
 # They count from the active area, so they hold only where that is the visible area.
-_CROP_TAGS = frozenset({DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, DEFAULT_USER_CROP})
+_OF_ACTIVE_AREA = frozenset(
+    {DEFAULT_CROP_ORIGIN, DEFAULT_CROP_SIZE, DEFAULT_USER_CROP, OPCODE_LIST_2, OPCODE_LIST_3}
+)
 
 
 def is_dng(tiff: Tiff) -> bool:
@@ -221,20 +234,32 @@ def black_levels(
     return tuple(max(0, level) for level in levels)
 
 
-def colour_tags(tiff: Tiff, ifd: Ifd, visible_is_active: bool) -> tuple[Tag, ...]:
+def colour_tags(
+    tiff: Tiff, ifd: Ifd, visible_is_active: bool, visible_is_whole: bool
+) -> tuple[Tag, ...]:
     """The colour tags of a DNG as they are, sorted by tag, values little-endian.
 
+    Opcodes are among them, except where they do not apply to the visible area's samples. A tag
+    that is very long is left out, and the longest ones where all together are too long.
+
     ifd: the raw's directory, whose tags go before those of the first one.
-    visible_is_active: whether the visible area is the DNG's active area; the
-        tags of the default crop are left out where it is not.
+    visible_is_active: whether the visible area is the DNG's active area; the tags that count
+        from its corner, of the default crop and of opcodes, are left out where it is not.
+    visible_is_whole: whether it is all of the raw samples, of which the first opcodes are.
     """
     found = {**tiff.first, **ifd}
-    wanted = COLOUR_TAGS if visible_is_active else COLOUR_TAGS - _CROP_TAGS
-    return tuple(
-        (tag, found[tag].type, found[tag].count, found[tag].little_endian())
-        for tag in sorted(wanted & found.keys())
-        if 0 < len(found[tag].data) <= _MAX_TAG_BYTES
-    )
+    wanted = COLOUR_TAGS if visible_is_active else COLOUR_TAGS - _OF_ACTIVE_AREA
+    if not visible_is_whole or LINEARIZATION_TABLE in ifd:  # the samples have been through it
+        wanted -= {OPCODE_LIST_1}
+    kept: list[Tag] = []
+    room = SIZE_LIMIT
+    for tag in sorted(wanted & found.keys(), key=lambda tag: len(found[tag].data)):
+        entry = found[tag]
+        room -= RECORD_SIZE + len(entry.data)
+        longest = _MAX_OPCODE_BYTES if tag in OPCODE_LISTS else _MAX_TAG_BYTES
+        if entry.data and len(entry.data) <= longest and room >= 0:
+            kept.append((tag, entry.type, entry.count, entry.little_endian()))
+    return tuple(sorted(kept))
 
 
 def tags_from_matrix(xyz_to_camera: np.ndarray, multipliers: list[float]) -> tuple[Tag, ...]:

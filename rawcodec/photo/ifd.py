@@ -1,4 +1,4 @@
-"""The image file directories of a TIFF, as they lie in the file.
+"""The image file directories of a TIFF, read as they lie in the file, and written.
 
 Most raws (DNG, NEF, CR2, ARW, ORF, RW2, PEF...) are TIFFs, and so is the EXIF
 of a JPEG. What is read here is bytes and types, never an interpretation, so
@@ -12,11 +12,14 @@ Source: TIFF 6.0 Specification, section 2; TIFF/EP (ISO 12234-2) for SubIFDs.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-SUB_IFDS = 330
+from ..stream.tags import Tag
+
+SUB_IFDS, EXIF_IFD, GPS_IFD = 330, 34665, 34853
 
 BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5
 UNDEFINED, SRATIONAL, FLOAT, DOUBLE = 7, 10, 11, 12
@@ -96,15 +99,38 @@ class Tiff:
 
     ifds: the first directory, then the others and their SubIFDs, in file order.
     complete: False where a directory or a value lies (partly) outside the file.
+    exif, gps: the first directory's EXIF and GPS directories, which are not among ``ifds``;
+        empty where there is none, or it cannot be read.
     """
 
     ifds: tuple[Ifd, ...]
     complete: bool
+    exif: Ifd
+    gps: Ifd
 
     @property
     def first(self) -> Ifd:
         """The first directory, IFD 0; empty where it could not be read."""
         return self.ifds[0] if self.ifds else {}
+
+
+def pack_ifd(tags: Iterable[Tag], offset: int) -> bytes:
+    """The bytes of a little-endian directory without a successor, its values behind it.
+
+    tags: any order, each once. offset: where in the file the bytes are going to lie; even.
+    """
+    entries = sorted(tags)
+    head = struct.pack("<H", len(entries))
+    values = b""
+    start = offset + len(head) + 12 * len(entries) + 4
+    for tag, kind, count, data in entries:
+        if len(data) <= 4:
+            held = data.ljust(4, b"\0")
+        else:
+            held = struct.pack("<I", start + len(values))
+            values += data + b"\0" * (len(data) % 2)  # values begin at even offsets
+        head += struct.pack("<HHI", tag, kind, count) + held
+    return head + bytes(4) + values
 
 
 def read_tiff(data: bytes) -> Tiff | None:
@@ -140,7 +166,16 @@ def _walk(data: memoryview, order: str, offset: int) -> Tiff:
             pending += [o for o in ifd[SUB_IFDS].integers()[:_MAX_IFDS] if o]
         if successor:
             pending.append(successor)
-    return Tiff(tuple(ifds), complete)
+    first = ifds[0] if ifds else {}
+    exif, gps = (_pointed_to(data, order, first, tag) for tag in (EXIF_IFD, GPS_IFD))
+    return Tiff(tuple(ifds), complete, exif, gps)
+
+
+def _pointed_to(data: memoryview, order: str, ifd: Ifd, tag: int) -> Ifd:
+    """The directory whose offset a tag has."""
+    offsets = ifd[tag].integers() if tag in ifd else ()
+    read = _read_ifd(data, order, offsets[0]) if offsets else None
+    return {} if read is None else read[0]
 
 
 def _read_ifd(data: memoryview, order: str, offset: int) -> tuple[Ifd, int, bool] | None:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from PIL import JpegImagePlugin
 
 from ..errors import JpegError
 from . import dngtags
-from .ifd import read_tiff
+from .ifd import Tiff, read_tiff
 
 # libjpeg's own limit a side is 65500; this one bounds the memory to 1.5 GB.
 MAX_PIXELS = 1 << 29
@@ -97,8 +97,24 @@ def read_jpeg(path: str | Path) -> Jpeg:
         raise JpegError(f"{path}: {error}") from error
     if pixels.shape != (height, width, 3):
         raise JpegError(f"{path}: {_DAMAGED}")
-    orientation, make, model = _exif(segments)
+    exif = _exif(segments)
+    orientation, make, model = 1, "", ""
+    if exif is not None:
+        orientation = dngtags.orientation(exif) or 1
+        make, model = dngtags.camera(exif)
     return Jpeg(pixels, pixels_digest(pixels), _stream_digest(segments), orientation, make, model)
+
+
+def read_exif(path: str | Path) -> Tiff | None:
+    """The directories of a JPEG's EXIF; None where there is none, or it is damaged.
+
+    Raises JpegError where the file is missing, no JPEG, truncated or damaged.
+    """
+    data = _load(Path(path))
+    try:
+        return _exif(_segments(data))
+    except _MalformedError as error:
+        raise JpegError(f"{path}: {error}") from error
 
 
 def pixels_digest(pixels: np.ndarray) -> bytes:
@@ -228,12 +244,12 @@ def _bytes(segments: list[_Segment], keep: tuple[int, ...]) -> Iterator[bytes | 
             yield segment.body
 
 
-def _exif(segments: list[_Segment]) -> tuple[int, str, str]:
-    """Orientation, make and model; 1 and empty where EXIF is missing or damaged."""
+def _exif(segments: Iterable[_Segment]) -> Tiff | None:
+    """The directories of the EXIF; None where it is missing, or no TIFF."""
     for segment in segments:
         payload = segment.body[2:]
         if segment.marker == _APP1 and payload[: len(_EXIF)] == _EXIF:
             tiff = read_tiff(bytes(payload[len(_EXIF) :]))
             if tiff is not None:
-                return (dngtags.orientation(tiff) or 1, *dngtags.camera(tiff))
-    return 1, "", ""
+                return tiff
+    return None

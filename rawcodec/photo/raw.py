@@ -12,6 +12,7 @@ import rawpy
 from ..errors import RawError
 from ..mosaic import COLOURS, Mosaic
 from ..sensor import Sensor
+from ..stream.tags import Tag
 from . import dngtags
 from .ifd import Ifd, Tiff, read_tiff
 from .jpeg import is_jpeg
@@ -163,9 +164,10 @@ def _photo(source: _Source, raw: rawpy.RawPy) -> RawPhoto:
             f"{max(sensor.black)} and 65535; correct its tags, or convert it to DNG first"
         )
     top, left = sizes.top_margin, sizes.left_margin
-    is_active = area == (top, left, top + sizes.height, left + sizes.width)
+    visible = (top, left, top + sizes.height, left + sizes.width)
     make, model = dngtags.camera(source.tiff) if source.tiff is not None else ("", "")
-    tags = _tags(raw, source.tiff, ifd, is_active)
+    whole = (0, 0, sizes.raw_height, sizes.raw_width)
+    tags = _tags(raw, source.tiff, ifd, visible == area, visible == whole)
     mosaic = Mosaic(samples, sensor, make, model, tags)
     return RawPhoto(mosaic, sizes.raw_width, sizes.raw_height, left, top)
 
@@ -261,10 +263,10 @@ def _black(
 
 
 def _tags(
-    raw: rawpy.RawPy, tiff: Tiff | None, ifd: Ifd, visible_is_active: bool
-) -> tuple[dngtags.Tag, ...]:
+    raw: rawpy.RawPy, tiff: Tiff | None, ifd: Ifd, visible_is_active: bool, visible_is_whole: bool
+) -> tuple[Tag, ...]:
     if tiff is not None and dngtags.is_dng(tiff):
-        return dngtags.colour_tags(tiff, ifd, visible_is_active)
+        return dngtags.colour_tags(tiff, ifd, visible_is_active, visible_is_whole)
     return dngtags.tags_from_matrix(raw.rgb_xyz_matrix[:3], raw.camera_whitebalance[:3])
 
 

@@ -7,10 +7,11 @@ TIFF 6.0, section 2.
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from ..errors import CorruptSidecarError
 
@@ -24,12 +25,22 @@ SIZE_LIMIT: Final = 1 << 16
 TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
 _RECORD = struct.Struct("<HHI")
+
+RECORD_SIZE: Final = _RECORD.size
+"""Bytes of a record before its value."""
+
 _STORED: Final = 0
 _DEFLATED: Final = 1
+_LZMA: Final = 2
+
+# Long values are opcodes: tables of 32-bit numbers.
+_FILTERS: Final = [
+    {"id": lzma.FILTER_LZMA2, "dict_size": SIZE_LIMIT, "lc": 0, "lp": 2, "pb": 2, "preset": 9}
+]
 
 
 def pack_tags(tags: Iterable[Tag]) -> bytes:
-    """The payload for these tags, compressed if that is smaller.
+    """The payload for these tags, compressed in the way that makes it smallest.
 
     Raises ValueError for tags that ``unpack_tags`` would refuse: not strictly
     increasing, of an unknown type, with a value of another length than its
@@ -50,10 +61,13 @@ def pack_tags(tags: Iterable[Tag]) -> bytes:
     if len(records) > SIZE_LIMIT:
         raise ValueError(f"the tags take {len(records)} bytes; the limit is {SIZE_LIMIT}")
     stored = bytes(records)
-    deflated = zlib.compress(stored, 9)
-    if len(deflated) < len(stored):
-        return bytes([_DEFLATED]) + deflated
-    return bytes([_STORED]) + stored
+    bodies = (
+        (_STORED, stored),
+        (_DEFLATED, zlib.compress(stored, 9)),
+        (_LZMA, lzma.compress(stored, lzma.FORMAT_RAW, filters=_FILTERS)),
+    )
+    flag, body = min(bodies, key=lambda each: len(each[1]))
+    return bytes([flag]) + body
 
 
 def unpack_tags(data: bytes) -> tuple[Tag, ...]:
@@ -86,18 +100,22 @@ def _records(data: bytes) -> bytes:
         if len(body) > SIZE_LIMIT:
             raise _corrupt(f"has more than {SIZE_LIMIT} bytes")
         return body
-    if flag != bytes([_DEFLATED]):
+    inflater: Any  # zlib's class has no public name
+    if flag == bytes([_DEFLATED]):
+        inflater, kind = zlib.decompressobj(), "zlib"
+    elif flag == bytes([_LZMA]):
+        inflater, kind = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS), "LZMA"
+    else:
         raise _corrupt("has no compression flag of this format")
-    inflater = zlib.decompressobj()
     try:
         # One byte more than allowed tells too much from just enough.
-        records = inflater.decompress(body, SIZE_LIMIT + 1)
-    except zlib.error as error:
-        raise _corrupt("is not a zlib stream") from error
+        records: bytes = inflater.decompress(body, SIZE_LIMIT + 1)
+    except (zlib.error, lzma.LZMAError) as error:
+        raise _corrupt(f"is no {kind} stream") from error
     if len(records) > SIZE_LIMIT:
         raise _corrupt(f"has more than {SIZE_LIMIT} bytes")
     if not inflater.eof or inflater.unused_data:
-        raise _corrupt("is not one whole zlib stream")
+        raise _corrupt(f"is not one whole {kind} stream")
     return records
 
 
