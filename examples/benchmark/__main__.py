@@ -214,6 +214,20 @@ def edits(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+def dng(data: Path, out: Path) -> None:
+    """What other programs make of the DNGs."""
+    from . import dng as dng_page
+
+    with _writing(out / "dng.md", data) as (pairs, scratch):
+        try:
+            dng_page.run_all(pairs, out, scratch)
+        except FileNotFoundError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@_data_option
+@_out_option
 @click.option(
     "--pair",
     "names",
