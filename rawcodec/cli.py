@@ -285,7 +285,7 @@ def decode(
         raise click.UsageError("--uncompressed goes with -o OUT.dng")
     started = time.perf_counter()
 
-    from .inspection import tell_apart
+    from .inspection import read_sidecar, tell_apart
 
     jpeg, sidecar = tell_apart(jpeg, sidecar)
     target = _named_after(sidecar, ".tiff") if output is None else output
@@ -296,14 +296,20 @@ def decode(
     from .photo.dng import write_dng
     from .photo.jpeg import read_exif
     from .photo.output import write_tiff
-    from .pipeline import thread_count
+    from .pipeline import read_preview, thread_count
 
     with _plainly(sidecar):
         mosaic = rawcodec.decode(jpeg, sidecar, device=device)
         with new_file(target, force=force) as file:
             if as_dng:
-                exif = read_exif(jpeg)
-                write_dng(file, mosaic, exif, compressed=not uncompressed, threads=thread_count())
+                write_dng(
+                    file,
+                    mosaic,
+                    read_exif(jpeg),
+                    read_preview(jpeg, read_sidecar(sidecar)),
+                    compressed=not uncompressed,
+                    threads=thread_count(),
+                )
             else:
                 write_tiff(file, mosaic)
             size = file.seek(0, 2)

@@ -35,7 +35,7 @@ from .errors import (
 from .model.view import PlaneView
 from .mosaic import COLOURS, Mosaic, mosaic_digest, planes
 from .photo.align import Alignment, Guide, orient
-from .photo.jpeg import Jpeg, read_jpeg
+from .photo.jpeg import Jpeg, read_jpeg, read_reduced
 from .photo.raw import RawPhoto, read_raw
 from .photo.register import register
 from .sensor import Sensor
@@ -55,6 +55,9 @@ DEFAULT_QUALITY = "medium"
 
 TOLERANCE = 1.05
 """How much larger than asked for a sidecar may be where bits per site are asked for."""
+
+PREVIEW = 1024
+"""Pixels of a DNG's preview each way, at most."""
 
 BAND = 64
 """Rows that are rebuilt at a time; the result does not depend on it."""
@@ -229,6 +232,16 @@ def map_photo(
     allocation = Allocation(SymbolMeter())
     mosaic, shown = _decode(jpeg_path, sidecar, device, name, allocation)
     return Mapped(mosaic, allocation, shown)
+
+
+def read_preview(jpeg_path: Path, sidecar: bytes) -> np.ndarray:
+    """The JPEG of a sidecar that was decoded, reduced and turned as the sensor lies.
+
+    Returns uint8 (h, w, 3), at most ``PREVIEW`` pixels each way.
+    """
+    chunks = {chunk.type: chunk.payload for chunk in container.read(sidecar)}
+    reduced = read_reduced(jpeg_path, PREVIEW)
+    return np.ascontiguousarray(orient(reduced, Alignment.unpack(chunks["ALGN"]).orientation))
 
 
 def _decode(

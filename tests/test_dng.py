@@ -7,6 +7,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def mosaic_of(cfa: tuple[str, ...], height: int, width: int, *, levels: bool = T
 
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
-    def write(mosaic: Mosaic, exif: Tiff | None = None, **options: int) -> Path:
+    def write(mosaic: Mosaic, exif: Tiff | None = None, **options: Any) -> Path:
         path = tmp_path / "written.dng"
         with path.open("w+b") as file:
             write_dng(file, mosaic, exif, **options)
@@ -211,6 +212,21 @@ def test_a_camera_without_a_name_has_one(written: Written) -> None:
         assert 271 not in tags
 
 
+def test_a_preview_is_what_lists_of_files_show(written: Written) -> None:
+    """Smaller than the samples and larger; the samples stay what a program opens."""
+    mosaic = mosaic_of(("RG", "GB"), 100, 152)
+    ramp = np.linspace(0, 255, 61 * 90 * 3).reshape(61, 90, 3).astype(np.uint8)
+    for preview in (ramp, np.tile(ramp, (4, 4, 1))):
+        path = written(mosaic, jpeg_exif(), preview=preview)
+        with rawpy.imread(str(path)) as raw:
+            thumb = raw.extract_thumb()
+        shown = np.asarray(Image.open(io.BytesIO(thumb.data)))
+        assert np.abs(shown.astype(int) - preview).mean() < 4
+        back = read_raw(path).mosaic
+        assert np.array_equal(back.samples, mosaic.samples)
+        assert back.sensor == mosaic.sensor
+
+
 def test_values_begin_at_even_offsets(written: Written) -> None:
     """TIFF 6.0, section 2."""
     data = written(mosaic_of(XTRANS, 41, 53), jpeg_exif()).read_bytes()
@@ -227,5 +243,5 @@ def test_values_begin_at_even_offsets(written: Written) -> None:
 
 def test_it_is_written_to_any_file_that_seeks() -> None:
     file = io.BytesIO()
-    write_dng(file, mosaic_of(("RG", "GB"), 40, 52), None)
+    write_dng(file, mosaic_of(("RG", "GB"), 40, 52))
     assert file.tell() == len(file.getvalue())

@@ -131,6 +131,23 @@ def test_every_sensor_and_orientation_comes_back(
     assert sum(info.layers.values()) == len(sidecar)
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 3, 5, 6, 8])
+def test_a_preview_lies_as_the_sensor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, orientation: int
+) -> None:
+    light = scene(203, 301)
+    raw = write_raw(tmp_path / "a.dng", light, ("RG", "GB"), orientation)
+    jpeg = write_jpeg(tmp_path / "a.jpg", light, turn=orientation)
+    sidecar = rawcodec.encode(raw, jpeg, quality="tone", verify=False)
+    with Image.open(write_jpeg(tmp_path / "upright.jpg", light)) as upright:
+        for side in (1024, 100):
+            monkeypatch.setattr(pipeline, "PREVIEW", side)
+            preview = pipeline.read_preview(jpeg, sidecar)
+            assert max(preview.shape) == min(side, max(upright.size))
+            wanted = np.asarray(upright.resize(preview.shape[1::-1], Image.Resampling.BICUBIC))
+            assert np.abs(wanted.astype(int) - preview).mean() < 4
+
+
 def test_a_jpeg_that_is_flagged_instead_of_turned_comes_back(tmp_path: Path):
     light = scene(203, 301)
     raw = write_raw(tmp_path / "a.dng", light, ("RG", "GB"), orientation=8)

@@ -90,7 +90,7 @@ def renderers(scratch: Path) -> dict[str, Renderer]:
     return {
         f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}": _libraw,
         "RawTherapee": lambda path: _command(
-            path, "rawtherapee-cli", "-q", "-n", "-Y", "-d", "-o", "{out}", "-c", "{raw}"
+            path, "rawtherapee-cli", "-q", "-n", "-Y", "-o", "{out}", "-c", "{raw}"
         ),
         # its own folder, and a library that is not kept: no edits of a user's are applied
         "darktable": lambda path: _command(

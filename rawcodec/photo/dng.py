@@ -5,6 +5,7 @@ Source: Digital Negative Specification 1.7; TIFF 6.0; ITU-T T.81, annex H, for l
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from functools import partial
 from typing import BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from ..mosaic import COLOURS, Mosaic
 from ..sensor import Sensor
@@ -36,7 +38,11 @@ _BITS_PER_SAMPLE, _COMPRESSION, _SOFTWARE, _PLANAR_CONFIGURATION = 258, 259, 305
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 _DNG_BACKWARD_VERSION, _UNIQUE_CAMERA_MODEL, _CFA_PLANE_COLOR = 50707, 50708, 50710
 
-_UNCOMPRESSED, _LOSSLESS_JPEG = 1, 7
+_YCBCR_SUBSAMPLING, _PREVIEW_COLOR_SPACE = 530, 50970
+
+_UNCOMPRESSED = 1
+_JPEG = _LOSSLESS_JPEG = 7
+_REDUCED, _YCBCR, _SRGB = 1, 6, 2
 _RECTANGULAR = 1
 
 # What a reader has to know at least: opcodes came with 1.3, third illuminants with 1.6.
@@ -47,6 +53,8 @@ _FIRST_OF_ILLUMINANTS = 52525
 # Sites a side, at most, of the pieces that are coded each by itself.
 _TILE = 512
 _TILE_STEP = 16
+
+_PREVIEW_QUALITY, _PREVIEW_SUBSAMPLING = 85, "4:2:0"
 
 # Rows of the pieces of uncompressed samples.
 _STRIP = 64
@@ -74,9 +82,15 @@ _OF_THE_JPEG = frozenset(
 
 
 def write_dng(
-    file: BinaryIO, mosaic: Mosaic, exif: Tiff | None, *, compressed: bool = True, threads: int = 1
+    file: BinaryIO,
+    mosaic: Mosaic,
+    exif: Tiff | None = None,
+    preview: np.ndarray | None = None,
+    *,
+    compressed: bool = True,
+    threads: int = 1,
 ) -> None:
-    """Writes a mosaic as a DNG of one picture.
+    """Writes a mosaic as a DNG.
 
     The visible area is all of the sensor that there is: black and white levels, CFA and the
     raw's colour tags are those of the mosaic. The same mosaic gives the same bytes.
@@ -84,6 +98,8 @@ def write_dng(
     file: open for writing and seeking, empty.
     exif: of the JPEG of the shot. Its EXIF and GPS directories are copied, without maker notes
         and without what describes the JPEG itself.
+    preview: sRGB, uint8 (h, w, 3), as the sensor lies, in a size for lists of files. Some
+        editors also fit their curve to it, as they do to that of a camera's raw.
     compressed: in tiles of lossless JPEG of predictor 1, which all readers know, with two
         neighbouring sites of a row as one pixel, so that each is predicted from the site of
         its own colour on a Bayer sensor. Otherwise in strips of uint16.
@@ -117,6 +133,8 @@ def write_dng(
             _longs(dngtags.STRIP_BYTE_COUNTS, *sizes),
         ]
     tags += [*_picture_tags(mosaic), *_dng_tags(mosaic)]
+    if preview is not None:
+        tags.append(_longs(SUB_IFDS, _write_preview(file, preview)))
     if exif is not None:
         tags += _copied(exif.first, keep=_OF_THE_PHOTO)
         for pointer, ifd in ((EXIF_IFD, exif.exif), (GPS_IFD, exif.gps)):
@@ -129,6 +147,34 @@ def write_dng(
     file.seek(4)
     file.write(struct.pack("<I", first))
     file.seek(0, 2)
+
+
+def _write_preview(file: BinaryIO, preview: np.ndarray) -> int:
+    """Writes a preview as JPEG, and its directory; returns where that is."""
+    buffer = io.BytesIO()
+    Image.fromarray(preview).save(
+        buffer, "JPEG", quality=_PREVIEW_QUALITY, subsampling=_PREVIEW_SUBSAMPLING
+    )
+    data, start = buffer.getvalue(), file.tell()
+    _write_even(file, data)
+    tags = [
+        _longs(dngtags.NEW_SUBFILE_TYPE, _REDUCED),
+        _longs(dngtags.IMAGE_WIDTH, preview.shape[1]),
+        _longs(dngtags.IMAGE_LENGTH, preview.shape[0]),
+        _shorts(_BITS_PER_SAMPLE, 8, 8, 8),
+        _shorts(_COMPRESSION, _JPEG),
+        _shorts(dngtags.PHOTOMETRIC, _YCBCR),
+        _longs(dngtags.STRIP_OFFSETS, start),
+        _shorts(dngtags.SAMPLES_PER_PIXEL, 3),
+        _longs(_ROWS_PER_STRIP, preview.shape[0]),
+        _longs(dngtags.STRIP_BYTE_COUNTS, len(data)),
+        _shorts(_PLANAR_CONFIGURATION, 1),
+        _shorts(_YCBCR_SUBSAMPLING, 2, 2),
+        _longs(_PREVIEW_COLOR_SPACE, _SRGB),
+    ]
+    offset = file.tell()
+    _write_even(file, pack_ifd(tags, offset))
+    return offset
 
 
 def _tile_side(size: int) -> int:

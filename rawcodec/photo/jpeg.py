@@ -105,6 +105,20 @@ def read_jpeg(path: str | Path) -> Jpeg:
     return Jpeg(pixels, pixels_digest(pixels), _stream_digest(segments), orientation, make, model)
 
 
+def read_reduced(path: str | Path, side: int) -> np.ndarray:
+    """The pixels of a JPEG in a smaller size: uint8 (H, W, 3), at most ``side`` each way.
+
+    As stored: the orientation is not applied. Raises JpegError as ``read_jpeg`` does.
+    """
+    data = _load(Path(path))
+    try:
+        segments = list(_segments(data))
+        _check_frame(segments)
+        return _decode(segments, side)
+    except _MalformedError as error:
+        raise JpegError(f"{path}: {error}") from error
+
+
 def read_exif(path: str | Path) -> Tiff | None:
     """The directories of a JPEG's EXIF; None where there is none, or it is damaged.
 
@@ -206,8 +220,8 @@ def _check_frame(segments: list[_Segment]) -> tuple[int, int]:
     return width, height
 
 
-def _decode(segments: list[_Segment]) -> np.ndarray:
-    """Pixels of the picture, uint8 (H, W, 3).
+def _decode(segments: list[_Segment], side: int | None = None) -> np.ndarray:
+    """Pixels of the picture, uint8 (H, W, 3); reduced to ``side`` each way, if given.
 
     The decoder gets no metadata but those that say which colours the
     components are, so damaged EXIF or a second picture cannot disturb it.
@@ -217,6 +231,8 @@ def _decode(segments: list[_Segment]) -> np.ndarray:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(stripped)) as image:
             # in one piece: between two, other threads of Python would take their turn
             image.decodermaxblock = len(stripped)
+            if side is not None:
+                image.thumbnail((side, side))
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     # Pillow's plugin lets SyntaxError and struct.error out for broken headers.
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, struct.error) as error:
