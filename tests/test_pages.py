@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
 import rawcodec  # noqa: E402
-from examples.benchmark import ahead, gap, order, target  # noqa: E402
+from examples.benchmark import ahead, dng, gap, order, target  # noqa: E402
 from examples.benchmark.classical import Kept, Variant  # noqa: E402
 from examples.benchmark.curves import Point  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
@@ -75,6 +75,36 @@ def test_the_page_of_orders_has_every_order(
         rawcodec.encode(pair.raw, pair.jpeg, quality="low", verify=False)
     ).bpp
     assert bits[0] == pytest.approx(learned, abs=1e-4)
+
+
+def test_the_page_of_dngs_renders_what_decode_writes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
+) -> None:
+    monkeypatch.setattr(dng, "QUALITY", "low")
+    with pytest.raises(FileNotFoundError, match="nothing-of-the-kind: not installed"):
+        monkeypatch.setattr(dng, "NEEDED", ("nothing-of-the-kind",))
+        dng.run_all([pair], tmp_path, tmp_path)
+    monkeypatch.setattr(dng, "NEEDED", ())
+    monkeypatch.setattr(dng, "_warnings", lambda path: 7 if path.name == "decoded.dng" else 5)
+    monkeypatch.setattr(dng, "renderers", lambda _: {"LibRaw": dng._libraw})
+    dng.run_all([pair], tmp_path, tmp_path)
+    (text, flags) = read(tmp_path, "dng.md")
+    (sizes,) = re.findall(r"^\| photo \| (\d.*) \| 5 \| 7 \|$", text, flags)
+    _, packed, plain, sidecar, tags = (float(n.replace(",", "")) for n in sizes.split("|"))
+    assert packed < plain
+    assert 50 < tags < sidecar
+    (psnr,) = re.findall(r"^\| photo \| LibRaw \| the same \| (.*) \|$", text, flags)
+    assert 25 < float(psnr) < 60
+
+
+def test_renderings_are_compared() -> None:
+    one = np.zeros((4, 5, 3), np.uint8)
+    other = one.copy()
+    other[0, 0] = 3
+    assert dng.kept(one, one) == "the same"
+    assert dng.kept(one, other) == "3 of 255 at most, in 0.05 of the values"
+    assert dng.kept(one, one[:, :4]) == "5x4 and 4x4 pixels"
+    assert dng.psnr(one, other) == pytest.approx(10 * np.log10(255**2 / (9 / 20)))
 
 
 def test_the_page_of_filters_has_every_way(

@@ -1,7 +1,7 @@
 """DNGs in the hands of programs that know nothing of rawcodec: docs/results/dng.md.
 
-Each raw is rendered by LibRaw, RawTherapee and darktable, with their defaults: as the camera's
-file, as a DNG of the very same samples, and as the DNG that ``rawcodec decode`` writes.
+Each raw is rendered by LibRaw, RawTherapee and darktable: as the camera's file, as a DNG of the
+very same samples, and as the DNG that ``rawcodec decode`` writes.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def renderers(scratch: Path) -> dict[str, Renderer]:
     """What renders a raw to uint8 (H, W, 3), by the program's name."""
     return {
         f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}": _libraw,
+        # neutral: its default profile fits a curve to the preview, which not every raw has
         "RawTherapee": lambda path: _command(
             path, "rawtherapee-cli", "-q", "-n", "-Y", "-o", "{out}", "-c", "{raw}"
         ),
@@ -200,8 +201,11 @@ def write(checked: Sequence[Checked]) -> str:
             ),
             sizes,
         ),
-        "Renderings with each program's defaults. First, how that of a DNG of the raw's very "
-        "samples differs from that of the raw: what writing a DNG changes by itself. Then the "
-        "PSNR of the decoded DNG's rendering against that one, of 8 bits: what coding changed.",
+        "Rendered by LibRaw with the camera's balance, by RawTherapee with its neutral profile, "
+        "by darktable with its defaults. First, how the rendering of a DNG of the raw's very "
+        "samples differs from that of the raw: what writing a DNG changes by itself. A program "
+        "that has a camera's frame or balance in tables of its own, for that camera's files, "
+        "renders a DNG by its tags instead. Then the PSNR of the decoded DNG's rendering against "
+        "that one, of 8 bits: what coding changed.",
         table(("photo", "program", "same samples, as DNG", "decoded, dB:"), rendered),
     )  # fmt: skip
