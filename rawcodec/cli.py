@@ -7,18 +7,19 @@ run, so that ``info`` and ``--help`` answer at once.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from .errors import DigestError, OutputError, RawcodecError, SidecarError
+from .errors import DigestError, OutputError, RawcodecError, RawError, SidecarError
 from .files import NewFile, check_target, new_file
 from .stream.header import QUALITIES
 from .version import VERSION
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .photo.bitmap import Drawn
 
 _PATH: Final = click.Path(path_type=Path)
+_NAME_IT: Final = "name the JPEG behind the raw, or try --embedded"
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -156,7 +158,13 @@ def _cli() -> None:
 
 @_cli.command()
 @click.argument("raw", type=_PATH)
-@click.argument("jpeg", type=_PATH)
+@click.argument("jpeg", type=_PATH, required=False)
+@click.option(
+    "--embedded",
+    is_flag=True,
+    help="Take the preview that the raw has in it: it is written as the JPEG, the raw's name with "
+    ".jpg or the one given, and belongs to the sidecar from then on.",
+)
 @click.option(
     "-o",
     "--output",
@@ -190,7 +198,8 @@ def _cli() -> None:
 @_force_option
 def encode(
     raw: Path,
-    jpeg: Path,
+    jpeg: Path | None,
+    embedded: bool,
     output: Path | None,
     quality: str | None,
     bpp: float | None,
@@ -201,20 +210,26 @@ def encode(
 ) -> None:
     """Writes the sidecar of a RAW and a JPEG of the same shot.
 
+    Without a JPEG, the one beside the raw that has its name is taken.
+
     \b
     rawcodec encode photo.dng photo.jpg
+    rawcodec encode photo.dng
     rawcodec encode photo.nef photo.jpg -o sidecars/photo.rmeta
     rawcodec encode photo.dng photo.jpg --bpp 0.2
     """
     if sum(value is not None for value in (quality, bpp, max_bytes)) > 1:
         raise click.UsageError("give one of --quality, --bpp and --max-bytes")
     started = time.perf_counter()
+    if jpeg is None:
+        with _plainly(raw):
+            jpeg = _named_after(raw, ".jpg") if embedded else _jpeg_beside(raw, RawError, _NAME_IT)
     target = _named_after(jpeg, ".rmeta") if output is None else output
     check_target(target, force=force, inputs=(raw, jpeg))
 
     import rawcodec
 
-    with _plainly(raw):
+    with _plainly(raw), _extracted(raw, jpeg) if embedded else nullcontext():
         data = rawcodec.encode(
             raw,
             jpeg,
@@ -231,6 +246,29 @@ def encode(
         info = rawcodec.inspect(data)
     seconds = time.perf_counter() - started
     _say(f"{target}: {info.bytes:,} bytes, {info.bpp:.4f} bpp, {_psnr(info)}, {seconds:.1f} s")
+
+
+@contextmanager
+def _extracted(raw: Path, jpeg: Path) -> Iterator[None]:
+    """Writes the raw's own preview as a JPEG, which goes again if the rest fails.
+
+    It never replaces a file, which may be the JPEG of another sidecar.
+    """
+    if os.path.lexists(jpeg):
+        raise OutputError(
+            f"{jpeg}: already exists; name another JPEG behind the raw, or leave out --embedded"
+        )
+    check_target(jpeg, force=False, inputs=(raw,))
+
+    from .photo.raw import read_embedded
+
+    with new_file(jpeg, force=False) as file:
+        file.write(read_embedded(raw))
+    try:
+        yield
+    except BaseException:
+        jpeg.unlink(missing_ok=True)
+        raise
 
 
 def _verify(file: NewFile, target: Path, jpeg: Path, data: bytes, device: str) -> None:
@@ -390,7 +428,8 @@ def _map(sidecar: Path, jpeg: Path | None, target: Path, *, force: bool) -> None
                 f"{sidecar}: has the tone layer alone, whose bits belong to no place; "
                 f"name a sidecar of another quality than tone"
             )
-        jpeg = _jpeg_beside(sidecar) if jpeg is None else jpeg
+        if jpeg is None:
+            jpeg = _jpeg_beside(sidecar, SidecarError, "name its JPEG with --jpeg")
         check_target(target, force=force, inputs=(jpeg, sidecar))
 
         from .photo.bitmap import write_map
@@ -417,19 +456,24 @@ def _shown(target: Path, drawn: Drawn, info: SidecarInfo, allocation: Allocation
     )
 
 
-def _jpeg_beside(sidecar: Path) -> Path:
-    """The JPEG that has the sidecar's name, but for its ending."""
+def _jpeg_beside(path: Path, error: type[RawcodecError], hint: str) -> Path:
+    """The JPEG that has the file's name, but for its ending.
+
+    error, hint: what is raised where there is not just one, and what to do then.
+    """
+    if not path.exists():
+        raise error(f"{path}: no such file; check the name")
     found = sorted(
-        path
-        for path in sidecar.parent.iterdir()
-        if path.stem == sidecar.stem and path.suffix.lower() in _JPEG_SUFFIXES
+        each
+        for each in path.parent.iterdir()
+        if each.stem == path.stem and each.suffix.lower() in _JPEG_SUFFIXES
     )
     if len(found) == 1:
         return found[0]
-    fault = f"{' and '.join(path.name for path in found)} lie beside it"
+    fault = f"{' and '.join(each.name for each in found)} lie beside it"
     if not found:
-        fault = f"no {sidecar.stem}.jpg lies beside it"
-    raise SidecarError(f"{sidecar}: {fault}; name its JPEG with --jpeg")
+        fault = f"no {path.stem}.jpg lies beside it"
+    raise error(f"{path}: {fault}; {hint}")
 
 
 def _description(info: SidecarInfo) -> list[str]:

@@ -27,6 +27,8 @@ from pairs import with_latents, with_model
 from PIL import Image
 
 import rawcodec
+from rawcodec.photo.dng import write_dng
+from rawcodec.photo.raw import read_raw
 from rawcodec.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,6 +185,78 @@ def test_editing_the_jpegs_metadata_does_no_harm(photo: Path) -> None:
     assert rawcodec_("decode", "photo.jpg", "photo.rmeta", cwd=photo).returncode == 0
 
 
+# the JPEG that is not named
+
+
+@pytest.mark.parametrize("ending", ["jpg", "JPG", "jpeg"])
+def test_encode_takes_the_jpeg_beside_the_raw(photo: Path, ending: str) -> None:
+    good = (photo / "photo.rmeta").read_bytes()
+    (photo / "photo.rmeta").unlink()
+    (photo / "photo.jpg").rename(photo / f"photo.{ending}")
+    (photo / "photo.dng.jpg").write_bytes(b"of another name")
+    done = rawcodec_("encode", "photo.dng", *TONE, "--no-verify", cwd=photo)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (photo / "photo.rmeta").read_bytes() == good
+
+
+def test_encode_refuses_no_jpeg_or_several_beside_the_raw(photo: Path) -> None:
+    (photo / "photo.rmeta").unlink()
+    shutil.copyfile(photo / "photo.jpg", photo / "photo.JPEG")
+    hint = "name the JPEG behind the raw, or try --embedded\n"
+    stderr = refused("encode", "photo.dng", cwd=photo)
+    assert stderr == f"photo.dng: photo.JPEG and photo.jpg lie beside it; {hint}"
+    for name in ("photo.jpg", "photo.JPEG"):
+        (photo / name).unlink()
+    stderr = refused("encode", "photo.dng", cwd=photo)
+    assert stderr == f"photo.dng: no photo.jpg lies beside it; {hint}"
+    assert refused("encode", "no.dng", cwd=photo) == "no.dng: no such file; check the name\n"
+
+
+@pytest.fixture
+def previewed(photo: Path) -> Path:
+    """A folder with own.dng alone: the example with the whole JPEG as its preview."""
+    mosaic = read_raw(photo / "photo.dng").mosaic
+    preview = np.asarray(Image.open(photo / "photo.jpg"))
+    folder = photo.parent / "own"
+    folder.mkdir()
+    with (folder / "own.dng").open("w+b") as file:
+        write_dng(file, mosaic, preview=preview)
+    return folder
+
+
+@pytest.mark.parametrize("named", [(), ("other.jpg",)])
+def test_encode_extracts_the_preview_of_a_raw(previewed: Path, named: tuple[str, ...]) -> None:
+    done = rawcodec_("encode", "own.dng", *named, "--embedded", *TONE, cwd=previewed)
+    assert (done.returncode, done.stderr) == (0, "")
+    jpeg = Path(named[0] if named else "own.jpg")
+    assert names(previewed) == sorted(["own.dng", str(jpeg), f"{jpeg.stem}.rmeta"])
+    assert Image.open(previewed / jpeg).size == (1726, 1148)
+    done = rawcodec_("decode", jpeg, jpeg.with_suffix(".rmeta"), cwd=previewed)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_preview_replaces_no_jpeg(previewed: Path) -> None:
+    (previewed / "own.jpg").write_bytes(b"another")
+    stderr = refused("encode", "own.dng", "--embedded", "--force", cwd=previewed)
+    assert stderr == (
+        "own.jpg: already exists; name another JPEG behind the raw, or leave out --embedded\n"
+    )
+
+
+def test_a_preview_goes_again_where_encoding_fails(previewed: Path) -> None:
+    stderr = refused("encode", "own.dng", "--embedded", "--max-bytes", "100", cwd=previewed)
+    assert stderr.startswith("own.dng: its smallest sidecar takes ")
+
+
+def test_a_raw_without_a_preview_is_refused(photo: Path) -> None:
+    (photo / "photo.rmeta").unlink()
+    (photo / "photo.jpg").unlink()
+    stderr = refused("encode", "photo.dng", "--embedded", cwd=photo)
+    assert stderr == (
+        "photo.dng: has no preview in it; develop it with a raw converter, and name that JPEG\n"
+    )
+
+
 # info
 
 
@@ -296,7 +370,7 @@ def test_closed_output_does_not_matter(photo: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["encode", "photo.dng"],
+        ["encode"],
         ["encode", "photo.dng", "photo.jpg", "more"],
         ["encode", "photo.dng", "photo.jpg", "--quality", "best"],
         ["decode", "photo.jpg"],

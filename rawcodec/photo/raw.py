@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,7 @@ _MIN_BYTES = 1024
 _MONOCHROME = ("G",)
 
 _TRUNCATED = "is truncated; copy it from the camera again"
+_OTHER_JPEG = "develop it with a raw converter, and name that JPEG"
 
 _RAW_ERRORS = (
     rawpy.LibRawError,
@@ -86,11 +89,34 @@ def read_raw(path: str | Path) -> RawPhoto:
     this codec does not cover.
     """
     source = _load(Path(path))
+    with _libraw_errors(source), rawpy.RawPy() as raw:
+        raw.open_buffer(io.BytesIO(source.data))
+        raw.unpack()
+        return _photo(source, raw)
+
+
+def read_embedded(path: str | Path) -> bytes:
+    """The preview that a raw has in it, as the bytes of a JPEG.
+
+    Raises RawError where the file is missing, no raw, or has no preview that is a JPEG.
+    """
+    source = _load(Path(path))
+    with _libraw_errors(source), rawpy.RawPy() as raw:
+        raw.open_buffer(io.BytesIO(source.data))
+        try:
+            preview = raw.extract_thumb()
+        except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError) as error:
+            raise source.error(f"has no preview in it; {_OTHER_JPEG}") from error
+    if not isinstance(preview.data, bytes):  # a bitmap is an array
+        raise source.error(f"the preview in it is no JPEG; {_OTHER_JPEG}")
+    return preview.data
+
+
+@contextmanager
+def _libraw_errors(source: _Source) -> Iterator[None]:
+    """Says as RawError what LibRaw found wrong with a file."""
     try:
-        with rawpy.RawPy() as raw:
-            raw.open_buffer(io.BytesIO(source.data))
-            raw.unpack()
-            return _photo(source, raw)
+        yield
     except rawpy.LibRawFileUnsupportedError as error:
         if source.tiff is not None and not source.tiff.complete:
             raise source.error(_TRUNCATED) from error
