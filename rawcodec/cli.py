@@ -291,7 +291,7 @@ def _verify(file: NewFile, target: Path, jpeg: Path, data: bytes, device: str) -
 
 @_cli.command()
 @click.argument("jpeg", type=_PATH)
-@click.argument("sidecar", type=_PATH)
+@click.argument("sidecar", type=_PATH, required=False)
 @click.option(
     "-o",
     "--output",
@@ -307,10 +307,16 @@ def _verify(file: NewFile, target: Path, jpeg: Path, data: bytes, device: str) -
 @_device_option
 @_force_option
 def decode(
-    jpeg: Path, sidecar: Path, output: Path | None, uncompressed: bool, device: str, force: bool
+    jpeg: Path,
+    sidecar: Path | None,
+    output: Path | None,
+    uncompressed: bool,
+    device: str,
+    force: bool,
 ) -> None:
     """Writes the raw mosaic of a JPEG and its SIDECAR, in either order.
 
+    Of the two, one may be left out that lies beside the other and has its name.
     As a TIFF for programs that compute with it, or as a DNG for raw editors.
 
     \b
@@ -325,7 +331,7 @@ def decode(
 
     from .inspection import read_sidecar, tell_apart
 
-    jpeg, sidecar = tell_apart(jpeg, sidecar)
+    jpeg, sidecar = tell_apart(jpeg, _other(jpeg) if sidecar is None else sidecar)
     target = _named_after(sidecar, ".tiff") if output is None else output
     check_target(target, force=force, inputs=(jpeg, sidecar))
 
@@ -454,6 +460,16 @@ def _shown(target: Path, drawn: Drawn, info: SidecarInfo, allocation: Allocation
         f"hyper-latents {hyper:,}; leaves out filters and grids {filters:,}, tone {tone:,}, "
         f"other {other:,}"
     )
+
+
+def _other(path: Path) -> Path:
+    """What goes with a JPEG or a sidecar that is named alone."""
+    from .inspection import kind_of
+
+    with _plainly(path):
+        if kind_of(path) == "JPEG":
+            return _named_after(path, ".rmeta")
+        return _jpeg_beside(path, SidecarError, "name its JPEG too")
 
 
 def _jpeg_beside(path: Path, error: type[RawcodecError], hint: str) -> Path:

@@ -178,7 +178,7 @@ def tell_apart(first: Path, second: Path) -> tuple[Path, Path]:
     reading it says what is wrong. Raises RawcodecError where one cannot be
     read, or both are JPEGs or both sidecars.
     """
-    kinds = [_kind(first), _kind(second)]
+    kinds = [kind_of(first), kind_of(second)]
     if kinds == ["JPEG", "JPEG"]:
         raise RawcodecError(f"{second}: is a JPEG like {first}; name one JPEG and one sidecar")
     if kinds == ["sidecar", "sidecar"]:
@@ -187,7 +187,11 @@ def tell_apart(first: Path, second: Path) -> tuple[Path, Path]:
     return (second, first) if swapped else (first, second)
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
+    """``JPEG`` or ``sidecar`` by a file's first bytes; None for another one.
+
+    Raises RawcodecError where it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(len(container.MAGIC))

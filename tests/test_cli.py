@@ -212,6 +212,24 @@ def test_encode_refuses_no_jpeg_or_several_beside_the_raw(photo: Path) -> None:
     assert refused("encode", "no.dng", cwd=photo) == "no.dng: no such file; check the name\n"
 
 
+@pytest.mark.parametrize("named", ["photo.jpg", "photo.rmeta"])
+def test_decode_takes_what_lies_beside(photo: Path, mosaic: np.ndarray, named: str) -> None:
+    done = rawcodec_("decode", named, cwd=photo)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert np.array_equal(tifffile.imread(photo / "photo.tiff"), mosaic)
+
+
+def test_decode_refuses_what_nothing_lies_beside(photo: Path) -> None:
+    (photo / "photo.rmeta").rename(photo / "other.rmeta")
+    for named, message in (
+        ("photo.jpg", "photo.rmeta: no such file; check the name"),
+        ("other.rmeta", "other.rmeta: no other.jpg lies beside it; name its JPEG too"),
+        ("missing", "missing: no such file; check the name"),
+        (".", ".: is a folder; name a file in it"),
+    ):
+        assert refused("decode", named, cwd=photo) == f"{message}\n"
+
+
 @pytest.fixture
 def previewed(photo: Path) -> Path:
     """A folder with own.dng alone: the example with the whole JPEG as its preview."""
@@ -373,7 +391,7 @@ def test_closed_output_does_not_matter(photo: Path) -> None:
         ["encode"],
         ["encode", "photo.dng", "photo.jpg", "more"],
         ["encode", "photo.dng", "photo.jpg", "--quality", "best"],
-        ["decode", "photo.jpg"],
+        ["decode"],
         ["decode", "photo.jpg", "photo.rmeta", "--device", "abacus"],
         ["decode", "photo.jpg", "photo.rmeta", "--uncompressed"],
         ["decode", "photo.jpg", "photo.rmeta", "--uncompressed", "-o", "photo.tiff"],
