@@ -192,6 +192,17 @@ def target(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+def spaces(data: Path, out: Path) -> None:
+    """What the colour space of a JPEG costs."""
+    from . import spaces as spaces_page
+
+    with _writing(out / "spaces.md", data) as (pairs, scratch):
+        spaces_page.run_all(pairs, out, scratch)
+
+
+@main.command()
+@_data_option
+@_out_option
 def profile(data: Path, out: Path) -> None:
     """Where the time goes, on the largest photo."""
     from . import profile as profile_page
