@@ -67,7 +67,7 @@ def main() -> None:
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     required=True,
-    help="Of the whole run, breaks not counted. The learning rate goes by it.",
+    help="Processor time of the whole run. The learning rate goes by it.",
 )
 @click.option(
     "--picture",
@@ -86,7 +86,7 @@ def main() -> None:
 def train(
     system: str, frames: Path, run: Path, minutes: float, picture: str, weight: float
 ) -> None:
-    """Trains a system, or continues to, for so many minutes in all."""
+    """Trains a system, or continues to, for so many minutes of the processor in all."""
     from .train import train as train_system
 
     try:

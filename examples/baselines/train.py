@@ -100,7 +100,7 @@ def batches(photos: list[Photo], size: int, picture: str, seed: int) -> Iterator
 
 
 def train(system: Trainable, frames: Path, run: Path, picture: str, minutes: float) -> None:
-    """Train, or go on, until the run has had so many minutes, breaks not counted.
+    """Train, or go on, until the run has had so many minutes of the processor.
 
     Writes ``weights.safetensors``, the average of the weights, at every checkpoint.
     """
@@ -117,7 +117,8 @@ def train(system: Trainable, frames: Path, run: Path, picture: str, minutes: flo
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         average, step, spent = state["average"], state["step"], state["spent"]
-    begun = saved = time.monotonic()
+    # of the processor: what else runs on the machine must not shorten a run
+    begun = saved = time.process_time()
     before = spent
     figures: list[dict[str, float]] = []
 
@@ -151,7 +152,7 @@ def train(system: Trainable, frames: Path, run: Path, picture: str, minutes: flo
                 else:
                     average[name].copy_(value)
         figures.append({"loss": float(loss.detach()), **noted})
-        now = time.monotonic()
+        now = time.process_time()
         spent = before + now - begun
         if len(figures) == LOG_STEPS:
             means = {key: float(np.mean([f[key] for f in figures])) for key in figures[0]}

@@ -25,8 +25,8 @@ def section(runs: Path) -> list[str]:
         )
     return [
         "## Training",
-        "The learned rivals were trained on the same synthetic photos with the same loop and time, "
-        "one CPU core each, on JPEGs of quality 90, 70, 50, 30 and 10 by turns "
+        "The learned rivals were trained on the same synthetic photos with the same loop and "
+        "the same processor time, one thread each, on JPEGs of quality 90, 70, 50, 30 and 10 by turns "
         "(`python -m examples.baselines train ARGUMENTS --frames FRAMES --run RUN --minutes M`). "
         "For such large networks that is little: PSNR in training, below, still rises. The paper's "
         "authors trained on a GPU, and one model for each camera. The installed weights of "
