@@ -25,9 +25,9 @@ def section(runs: Path) -> list[str]:
         )
     return [
         "## Training",
-        "The learned rivals were trained on the same synthetic photos with the same loop and "
-        "the same processor time, one thread each, on JPEGs of quality 90, 70, 50, 30 and 10 by "
-        "turns (`python -m examples.baselines train ARGUMENTS --frames FRAMES --run RUN --minutes M`). "
+        "The learned rivals were trained on the same synthetic photos with the same loop and the "
+        "same processor time, one thread each, on JPEGs of quality 90, 70, 50, 30 and 10 by turns "
+        "(`python -m examples.baselines train ARGUMENTS --frames FRAMES --run RUN --minutes M`). "
         "For such large networks that is little: PSNR in training, below, still rises. The paper's "
         "authors trained on a GPU, and one model for each camera. The installed weights of "
         "rawcodec had [six hours of two cores](training.md); *rawcodec, as little training* are "
