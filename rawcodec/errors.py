@@ -22,6 +22,10 @@ command line prints them as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class RawcodecError(Exception):
     """Base of every error that rawcodec raises on purpose."""
@@ -73,3 +77,24 @@ class DeviceError(RawcodecError):
 
 class OutputError(RawcodecError):
     """The output exists already, or cannot be written."""
+
+
+@contextmanager
+def plainly(path: str | Path) -> Iterator[None]:
+    """Names the file at which the machine's own limits were met.
+
+    Other unexpected exceptions are bugs, and keep their traceback.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise RawcodecError(
+            f"{path}: not enough memory; close other programs or use a larger machine"
+        ) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RawcodecError(
+            f"{error.filename or path}: {reason}; check the file and its disk"
+        ) from error

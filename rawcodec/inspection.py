@@ -88,6 +88,11 @@ class SidecarInfo:
         """True if the decoded mosaic equals the raw."""
         return math.isinf(self.psnr_db)
 
+    @property
+    def psnr_text(self) -> str:
+        """The PSNR for a reader."""
+        return "lossless" if self.lossless else f"{self.psnr_db:.2f} dB"
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them.
 

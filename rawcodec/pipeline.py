@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from . import weights
+from .cores import thread_count
 from .errors import (
     AlignmentError,
     CorruptSidecarError,
@@ -375,16 +375,6 @@ def _load_early() -> None:
     threading.Thread(
         target=importlib.import_module, args=("rawcodec.learned",), daemon=True
     ).start()
-
-
-def thread_count() -> int:
-    """Threads to use: OMP_NUM_THREADS, or as many as the process has processors."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _run_all(task: Callable[[int], None], tops: range) -> None:

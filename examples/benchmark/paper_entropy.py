@@ -11,8 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 import rawcodec
+from rawcodec.cores import thread_count
 from rawcodec.model.tables import Tables
-from rawcodec.pipeline import thread_count
 from rawcodec.stream.entropy import Coder
 
 from .markdown import table

@@ -119,6 +119,18 @@ def read_reduced(path: str | Path, side: int) -> np.ndarray:
         raise JpegError(f"{path}: {error}") from error
 
 
+def read_stream_digest(path: str | Path) -> bytes:
+    """``Jpeg.stream_digest`` of a file, without decoding it.
+
+    Raises JpegError where the file is missing, no JPEG, truncated or damaged.
+    """
+    data = _load(Path(path))
+    try:
+        return _stream_digest(list(_segments(data)))
+    except _MalformedError as error:
+        raise JpegError(f"{path}: {error}") from error
+
+
 def read_exif(path: str | Path) -> Tiff | None:
     """The directories of a JPEG's EXIF; None where there is none, or it is damaged.
 

@@ -6,6 +6,8 @@ Negative Specification 1.7 for the levels and LinearRaw.
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -46,6 +48,20 @@ def write_tiff(file: BinaryIO, mosaic: Mosaic) -> None:
             metadata=None,
             extratags=_extra_tags(mosaic),
         )
+
+
+def read_samples(path: Path) -> np.ndarray | None:
+    """The samples of a TIFF as ``write_tiff`` writes it: uint16 (H, W) or (H, W, 3).
+
+    None for a file that is no such TIFF.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            if [page.dtype for page in file.pages] != [np.uint16]:
+                return None
+            return file.pages.first.asarray()
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error):
+        return None
 
 
 def _photometric(sensor: Sensor) -> int:

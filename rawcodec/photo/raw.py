@@ -95,6 +95,17 @@ def read_raw(path: str | Path) -> RawPhoto:
         return _photo(source, raw)
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the stored samples of a raw, which are not read.
+
+    Raises RawError where the file is missing or no raw.
+    """
+    source = _load(Path(path))
+    with _libraw_errors(source), rawpy.RawPy() as raw:
+        raw.open_buffer(io.BytesIO(source.data))
+        return raw.sizes.raw_width, raw.sizes.raw_height
+
+
 def read_embedded(path: str | Path) -> bytes:
     """The preview that a raw has in it, as the bytes of a JPEG.
 
