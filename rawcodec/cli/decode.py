@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SidecarError
-from ..files import check_target, new_file
-from .shared import PATH, device_option, force_option, jpeg_beside, named_after, plainly, say
+from ..errors import SidecarError, plainly
+from ..pairing import jpeg_beside, named_after
+from ..work.decode import DecodeTask
+from .batch import Batch, batch_options, one_photo, run_batch
+from .shared import PATH, device_option, force_option, say
+
+if TYPE_CHECKING:
+    from ..batch.sources import Photo
 
 
 @click.command()
-@click.argument("jpeg", type=PATH)
-@click.argument("sidecar", type=PATH, required=False)
+@click.argument("files", nargs=-1, type=PATH, metavar="JPEG [SIDECAR] | [-r] FOLDER|FILE...")
 @click.option(
     "-o",
     "--output",
     type=PATH,
     metavar="OUT.tiff|OUT.dng",
-    help="The TIFF or DNG to write, by its ending.  [default: the sidecar's name with .tiff]",
+    help="The TIFF or DNG to write of one photo, by its ending.  "
+    "[default: the sidecar's name with .tiff]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["tiff", "dng"]),
+    help="What to write where no -o tells.  [default: tiff]",
 )
 @click.option(
     "--uncompressed",
@@ -29,14 +41,14 @@ from .shared import PATH, device_option, force_option, jpeg_beside, named_after,
 )
 @device_option
 @force_option
+@batch_options(writes=True)
 def decode(
-    jpeg: Path,
-    sidecar: Path | None,
+    files: tuple[Path, ...],
     output: Path | None,
+    form: str | None,
     uncompressed: bool,
-    device: str,
-    force: bool,
-) -> None:
+    **options: Any,
+) -> int:
     """Writes the raw mosaic of a JPEG and its SIDECAR, in either order.
 
     Of the two, one may be left out that lies beside the other and has its name.
@@ -46,46 +58,50 @@ def decode(
     rawcodec decode photo.jpg photo.rmeta
     rawcodec decode photo.jpg photo.rmeta -o photo.dng
     rawcodec decode photo.rmeta photo.jpg -o photo-raw.tiff
+    rawcodec decode -r photos --format dng --output-dir raws
+    rawcodec decode *.rmeta
+
+    Folders, more files than a JPEG and its sidecar, and each of the options from -r on are for
+    many photos: every sidecar with the JPEG beside it that has its name, in any case of letters.
     """
-    as_dng = output is not None and output.suffix.lower() == ".dng"
-    if uncompressed and not as_dng:
-        raise click.UsageError("--uncompressed goes with -o OUT.dng")
-    started = time.perf_counter()
+    batch = Batch.take(options)
+    if output is not None and form is not None:
+        raise click.UsageError("-o tells the format by its ending; leave out --format")
+    suffix = f".{form or 'tiff'}" if output is None else output.suffix.lower()
+    if uncompressed and suffix != ".dng":
+        raise click.UsageError("--uncompressed goes with -o OUT.dng or --format dng")
 
-    from ..inspection import read_sidecar, tell_apart
+    from ..batch.sources import SIDECARS
 
-    jpeg, sidecar = tell_apart(jpeg, _other(jpeg) if sidecar is None else sidecar)
-    target = named_after(sidecar, ".tiff") if output is None else output
-    check_target(target, force=force, inputs=(jpeg, sidecar))
+    def task(jpeg: Path, sidecar: Path, target: Path) -> DecodeTask:
+        return DecodeTask(jpeg, sidecar, target, uncompressed=uncompressed, **options)
 
-    import rawcodec
+    if one_photo(files, SIDECARS, batch, output):
+        say(_of_one(files, suffix, output, task))
+        return 0
 
-    from ..photo.dng import write_dng
-    from ..photo.jpeg import read_exif
-    from ..photo.output import write_tiff
-    from ..pipeline import read_preview, thread_count
+    def make(photo: Photo, name: Callable[[Path, str], Path]) -> DecodeTask:
+        assert photo.jpeg is not None
+        return task(photo.jpeg, photo.subject, name(photo.subject, suffix))
 
-    with plainly(sidecar):
-        mosaic = rawcodec.decode(jpeg, sidecar, device=device)
-        with new_file(target, force=force) as file:
-            if as_dng:
-                write_dng(
-                    file,
-                    mosaic,
-                    read_exif(jpeg),
-                    read_preview(jpeg, read_sidecar(sidecar)),
-                    compressed=not uncompressed,
-                    threads=thread_count(),
-                )
-            else:
-                write_tiff(file, mosaic)
-            size = file.seek(0, 2)
-    sensor = mosaic.sensor
-    seconds = time.perf_counter() - started
-    say(
-        f"{target}: {size:,} bytes, {sensor.width}x{sensor.height}, {seconds:.1f} s, "
-        f"exact: the digest matches"
-    )
+    keys = ("sidecar", "jpeg", "output", "bytes", "width", "height", "seconds")
+    return run_batch(files, SIDECARS, batch, make, keys)
+
+
+def _of_one(
+    files: tuple[Path, ...],
+    suffix: str,
+    output: Path | None,
+    task: Callable[[Path, Path, Path], DecodeTask],
+) -> str:
+    """Decodes one photo; returns what to say."""
+    from ..inspection import tell_apart
+
+    other = files[1] if len(files) > 1 else _other(files[0])
+    jpeg, sidecar = tell_apart(files[0], other)
+    one = task(jpeg, sidecar, named_after(sidecar, suffix) if output is None else output)
+    one.prepare()
+    return one.run().line
 
 
 def _other(path: Path) -> Path:

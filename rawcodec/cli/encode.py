@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ..errors import DigestError, OutputError, RawError, SidecarError
-from ..files import NewFile, check_target, new_file
+from ..errors import RawError, plainly
+from ..pairing import jpeg_beside, named_after
 from ..stream.header import QUALITIES
-from .shared import PATH, device_option, force_option, jpeg_beside, named_after, plainly, psnr, say
+from ..work.encode import EncodeTask
+from .batch import Batch, batch_options, one_photo, run_batch
+from .shared import PATH, device_option, force_option, say
+
+if TYPE_CHECKING:
+    from ..batch.sources import Photo
 
 _NAME_IT: Final = "name the JPEG behind the raw, or try --embedded"
 
@@ -28,20 +30,19 @@ def number(value: float | None) -> float | None:
 
 
 @click.command()
-@click.argument("raw", type=PATH)
-@click.argument("jpeg", type=PATH, required=False)
+@click.argument("files", nargs=-1, type=PATH, metavar="RAW [JPEG] | [-r] FOLDER|FILE...")
 @click.option(
     "--embedded",
     is_flag=True,
     help="Take the preview that the raw has in it: it is written as the JPEG, the raw's name with "
-    ".jpg or the one given, and belongs to the sidecar from then on.",
+    ".jpg or the one given, and belongs to the sidecar from then on. For one photo.",
 )
 @click.option(
     "-o",
     "--output",
     type=PATH,
     metavar="OUT.rmeta",
-    help="The sidecar to write.  [default: the JPEG's name with .rmeta]",
+    help="The sidecar to write, of one photo.  [default: the JPEG's name with .rmeta]",
 )
 @click.option(
     "--quality",
@@ -67,18 +68,8 @@ def number(value: float | None) -> float | None:
     help="Decode what was written before it gets its name.",
 )
 @force_option
-def encode(
-    raw: Path,
-    jpeg: Path | None,
-    embedded: bool,
-    output: Path | None,
-    quality: str | None,
-    bpp: float | None,
-    max_bytes: int | None,
-    device: str,
-    verify: bool,
-    force: bool,
-) -> None:
+@batch_options(writes=True)
+def encode(files: tuple[Path, ...], embedded: bool, output: Path | None, **options: Any) -> int:
     """Writes the sidecar of a RAW and a JPEG of the same shot.
 
     Without a JPEG, the one beside the raw that has its name is taken.
@@ -88,73 +79,50 @@ def encode(
     rawcodec encode photo.dng
     rawcodec encode photo.nef photo.jpg -o sidecars/photo.rmeta
     rawcodec encode photo.dng photo.jpg --bpp 0.2
+    rawcodec encode -r photos --skip-existing
+    rawcodec encode -r photos --output-dir sidecars --quality high
+    rawcodec encode *.NEF
+
+    Folders, more files than a raw and its JPEG, and each of the options from -r on are for many
+    photos: every raw with the JPEG beside it that has its name, in any case of letters.
     """
-    if sum(value is not None for value in (quality, bpp, max_bytes)) > 1:
+    batch = Batch.take(options)
+    if sum(options[name] is not None for name in ("quality", "bpp", "max_bytes")) > 1:
         raise click.UsageError("give one of --quality, --bpp and --max-bytes")
-    started = time.perf_counter()
-    if jpeg is None:
+
+    from ..batch.sources import RAWS
+
+    def task(raw: Path, jpeg: Path, target: Path) -> EncodeTask:
+        return EncodeTask(raw, jpeg, target, embedded=embedded, **options)
+
+    folder = output is None and any(path.is_dir() for path in files)
+    if not folder and one_photo(files, RAWS, batch, output):
+        say(_of_one(files, embedded, output, task))
+        return 0
+    if embedded:
+        raise click.UsageError("--embedded is for one photo")
+
+    def make(photo: Photo, name: Callable[[Path, str], Path]) -> EncodeTask:
+        assert photo.jpeg is not None
+        return task(photo.subject, photo.jpeg, name(photo.jpeg, ".rmeta"))
+
+    keys = ("raw", "jpeg", "sidecar", "bytes", "bpp", "psnr_db", "lossless", "seconds")
+    return run_batch(files, RAWS, batch, make, keys)
+
+
+def _of_one(
+    files: tuple[Path, ...],
+    embedded: bool,
+    output: Path | None,
+    task: Callable[[Path, Path, Path], EncodeTask],
+) -> str:
+    """Encodes one photo; returns what to say."""
+    raw = files[0]
+    if len(files) > 1:
+        jpeg = files[1]
+    else:
         with plainly(raw):
             jpeg = named_after(raw, ".jpg") if embedded else jpeg_beside(raw, RawError, _NAME_IT)
-    target = named_after(jpeg, ".rmeta") if output is None else output
-    check_target(target, force=force, inputs=(raw, jpeg))
-
-    import rawcodec
-
-    with plainly(raw), _extracted(raw, jpeg) if embedded else nullcontext():
-        data = rawcodec.encode(
-            raw,
-            jpeg,
-            quality=quality,
-            bpp=bpp,
-            max_bytes=max_bytes,
-            device=device,
-            verify=False,
-        )
-        with new_file(target, force=force) as file:
-            file.write(data)
-            if verify:
-                _verify(file, target, jpeg, data, device)
-        info = rawcodec.inspect(data)
-    seconds = time.perf_counter() - started
-    say(f"{target}: {info.bytes:,} bytes, {info.bpp:.4f} bpp, {psnr(info)}, {seconds:.1f} s")
-
-
-@contextmanager
-def _extracted(raw: Path, jpeg: Path) -> Iterator[None]:
-    """Writes the raw's own preview as a JPEG, which goes again if the rest fails.
-
-    It never replaces a file, which may be the JPEG of another sidecar.
-    """
-    if os.path.lexists(jpeg):
-        raise OutputError(
-            f"{jpeg}: already exists; name another JPEG behind the raw, or leave out --embedded"
-        )
-    check_target(jpeg, force=False, inputs=(raw,))
-
-    from ..photo.raw import read_embedded
-
-    with new_file(jpeg, force=False) as file:
-        file.write(read_embedded(raw))
-    try:
-        yield
-    except BaseException:
-        jpeg.unlink(missing_ok=True)
-        raise
-
-
-def _verify(file: NewFile, target: Path, jpeg: Path, data: bytes, device: str) -> None:
-    """Decodes what is on the disk, before it gets its name."""
-    import rawcodec
-
-    read = file.read_back()
-    if read != data:
-        raise OutputError(
-            f"{target}: reads back otherwise than it was written, so it was removed; check the disk"
-        )
-    try:
-        rawcodec.decode(jpeg, read, device=device)
-    except (DigestError, SidecarError) as error:
-        raise type(error)(
-            f"{target}: does not decode to what was encoded, so it was removed; "
-            f"report this ({error})"
-        ) from error
+    one = task(raw, jpeg, named_after(jpeg, ".rmeta") if output is None else output)
+    one.prepare()
+    return one.run().line

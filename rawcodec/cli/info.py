@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import RawcodecError, SidecarError
+from ..errors import RawcodecError, SidecarError, plainly
 from ..files import check_target, new_file
-from .shared import PATH, complain, force_option, jpeg_beside, plainly, psnr, say, write
+from ..pairing import jpeg_beside
+from .shared import PATH, complain, force_option, say, write
 
 if TYPE_CHECKING:
     from ..inspection import SidecarInfo
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("sidecars", nargs=-1, required=True, type=click.Path(), metavar="SIDECAR...")
+@click.argument(
+    "sidecars", nargs=-1, required=True, type=click.Path(), metavar="[-r] SIDECAR|FOLDER..."
+)
+@click.option(
+    "-r", "--recursive", is_flag=True, help="Take the sidecars in folders and the folders in them."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
 @click.option(
     "-o",
@@ -37,18 +44,24 @@ if TYPE_CHECKING:
 )
 @force_option
 def info(
-    sidecars: tuple[str, ...], as_json: bool, target: Path | None, jpeg: Path | None, force: bool
+    sidecars: tuple[str, ...],
+    recursive: bool,
+    as_json: bool,
+    target: Path | None,
+    jpeg: Path | None,
+    force: bool,
 ) -> int:
     """Tells what is in sidecars, without decoding them.
 
     \b
     rawcodec info photo.rmeta
     rawcodec info --json *.rmeta
+    rawcodec info -r photos
     rawcodec info photo.rmeta --map bits.png
     """
     if target is not None:
-        if len(sidecars) > 1 or as_json:
-            raise click.UsageError("--map is of one sidecar, and goes without --json")
+        if len(sidecars) > 1 or recursive or as_json:
+            raise click.UsageError("--map is of one sidecar, and goes without -r and --json")
         _map(Path(sidecars[0]), jpeg, target, force=force)
         return 0
     if jpeg is not None or force:
@@ -57,8 +70,10 @@ def info(
     import rawcodec
 
     failed = False
-    for path in sidecars:
+    for path in _each(sidecars) if recursive else sidecars:
         try:
+            if isinstance(path, RawcodecError):
+                raise path
             with plainly(path):
                 found = rawcodec.inspect(path)
         except RawcodecError as error:
@@ -73,6 +88,29 @@ def info(
                 for line in _description(found):
                     say(line)
     return 1 if failed else 0
+
+
+def _each(paths: Iterable[str]) -> Iterator[str | RawcodecError]:
+    """The paths, with the sidecars in a folder in its place, and what is wrong with a folder."""
+    from ..batch.sources import SIDECARS, Problem, walk
+
+    for path in paths:
+        if not Path(path).is_dir():
+            yield path
+            continue
+        empty = True
+        for found in walk(Path(path)):
+            if isinstance(found, Problem):
+                if found.failed:
+                    yield RawcodecError(found.message)
+                else:
+                    complain(found.message)
+                continue
+            for each in filter(SIDECARS.is_subject, found[1]):
+                empty = False
+                yield str(each)
+        if empty:
+            yield RawcodecError(f"{path}: there is no sidecar in it; name another")
 
 
 def _map(sidecar: Path, jpeg: Path | None, target: Path, *, force: bool) -> None:
@@ -122,7 +160,7 @@ def _description(info: SidecarInfo) -> list[str]:
     rows = (
         ("size", f"{info.bytes:,} bytes, {info.bpp:.4f} bpp"),
         ("layers", f"{layers} (bytes)"),
-        ("quality", f"{info.quality}, {psnr(info)}, largest error {info.max_error} DN"),
+        ("quality", f"{info.quality}, {info.psnr_text}, largest error {info.max_error} DN"),
         ("model", info.model or "none needed"),
         ("camera", info.camera or "not named"),
         ("mosaic", f"{info.width}x{info.height}, {_cfa(info)}, orientation {info.orientation}"),

@@ -17,6 +17,7 @@ from .decode import decode
 from .encode import encode
 from .info import info
 from .shared import complain
+from .test import test
 
 
 class _Stopped(BaseException):
@@ -93,10 +94,13 @@ def _cli() -> None:
 
     \b
     rawcodec encode photo.dng photo.jpg     writes photo.rmeta
+    rawcodec encode -r photos               writes a sidecar for every raw
     rawcodec decode photo.jpg photo.rmeta   writes photo.tiff, the raw mosaic
+    rawcodec decode -r photos --format dng  writes a DNG of every sidecar
     rawcodec info photo.rmeta               tells what is in a sidecar
+    rawcodec test -r photos                 tells whether sidecars are whole
     """
 
 
-for _command in (encode, decode, info):
+for _command in (encode, decode, info, test):
     _cli.add_command(_command)
