@@ -4,6 +4,6 @@ numpy, torch and rawpy are imported by the commands that need them, when they
 run, so that ``info`` and ``--help`` answer at once.
 """
 
-from .main import main
+from .main import commands, main
 
-__all__ = ["main"]
+__all__ = ["commands", "main"]

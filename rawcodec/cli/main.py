@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     """Runs a command; returns the exit code."""
     try:
         # Not standalone: click would answer an interruption itself, with 1.
-        code = _cli.main(arguments, prog_name="rawcodec", standalone_mode=False)
+        code = commands.main(arguments, prog_name="rawcodec", standalone_mode=False)
     except RawcodecError as error:
         complain(str(error))
         return 1
@@ -89,7 +89,7 @@ def _stop_on_signals() -> Iterator[None]:
 
 @click.group(name="rawcodec")
 @click.version_option(VERSION, prog_name="rawcodec", message="%(prog)s %(version)s")
-def _cli() -> None:
+def commands() -> None:
     """Keeps a raw photo as its JPEG and a small sidecar.
 
     \b
@@ -103,4 +103,4 @@ def _cli() -> None:
 
 
 for _command in (encode, decode, info, test):
-    _cli.add_command(_command)
+    commands.add_command(_command)
