@@ -125,9 +125,7 @@ def test_a_folder_is_encoded_and_decoded_like_its_photos(folder: Folder, pair: P
     assert all(re.search(r": [\d,]+ bytes, .* bpp, .* dB, .* s$", line) for line in lines)
     assert re.fullmatch(r"2 done, \d+\.\d s", summary)
 
-    for name in made:
-        shutil.move(cwd / name, cwd / name.replace("out", "in"))
-    done = ran("decode", "-r", "in", "--output-dir", "raws", cwd=cwd)
+    done = ran("decode", "-r", "out", "--jpegs", "in", "--output-dir", "raws", cwd=cwd)
     assert (done.returncode, done.stderr) == (0, "")
     expected = rawcodec.decode(pair / "p.jpg", good).samples
     for name in ("img_1", "sub dir/b"):
@@ -374,6 +372,7 @@ def test_decoding_again_skips_what_has_the_digest(folder: Folder, pair: Path) ->
     assert "b.dng: is there, and is not what b.rmeta decodes to; " in found["b.rmeta"]["reason"]
     assert statuses(*options, cwd=cwd, code=1)["a.rmeta"] == "skipped"
     assert (cwd / "b.dng").read_bytes() == (pair / "p.dng").read_bytes()
+    assert "lies beside it; put it there" in found["lone.rmeta"]["reason"]
     options = ("decode", "a.rmeta", "--skip-existing")
     assert statuses(*options, cwd=cwd) == {"a.rmeta": "done"}
     assert statuses(*options, cwd=cwd) == {"a.rmeta": "skipped"}
@@ -406,8 +405,8 @@ def test_test_tells_what_was_checked(folder: Folder) -> None:
     done = ran("test", "alone.rmeta", cwd=cwd)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "alone.rmeta: structure and checksums are right; not decoded, since no JPEG lies beside "
-        "it\n"
+        "alone.rmeta: structure and checksums are right; not decoded, since there is no "
+        "JPEG of its name\n"
     )
     done = ran("test", "alone.rmeta", "--jpeg", "Good.jpg", cwd=cwd)
     assert done.returncode == 0 and "decodes to its digest" in done.stdout

@@ -96,12 +96,18 @@ def is_one_photo(files: Sequence[Path], kind: Kind) -> bool:
 
 
 def find(
-    paths: Sequence[Path], kind: Kind, *, recursive: bool, pairs: Iterable[tuple[Path, Path]] = ()
+    paths: Sequence[Path],
+    kind: Kind,
+    *,
+    recursive: bool,
+    pairs: Iterable[tuple[Path, Path]] = (),
+    jpegs: Path | None = None,
 ) -> list[Found]:
     """The photos of folders, files and pairs; sorted, each once.
 
     A file that is named stands for its photo, whose other file is looked for beside it unless it
-    is named too. recursive: folders are taken, with the folders in them.
+    is named too. recursive: folders are taken, with the folders in them. jpegs: a folder in which
+    the JPEGs are looked for, in folders like those of the others.
 
     Raises UnknownKindError, and RawcodecError for a folder where none are taken.
     """
@@ -116,9 +122,9 @@ def find(
         jpeg, subject = files if _is_jpeg(files[0]) or kind.is_subject(files[1]) else files[::-1]
         found.append(Photo(subject, jpeg, PurePath()))
     else:
-        found += _among(files, kind)
+        found += _among(files, kind, jpegs)
     for folder in folders:
-        found += _within(folder, kind)
+        found += _within(folder, kind, jpegs)
     return _each_once(found)
 
 
@@ -180,7 +186,7 @@ def read_pairs(data: bytes, name: str) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _within(root: Path, kind: Kind) -> Iterator[Found]:
+def _within(root: Path, kind: Kind, jpegs: Path | None) -> Iterator[Found]:
     """What lies in a folder and in those within it."""
     for each in walk(root):
         if isinstance(each, Problem):
@@ -190,11 +196,13 @@ def _within(root: Path, kind: Kind) -> Iterator[Found]:
         place = _relative(folder, root)
         there = [path for path in files if path.is_file() or path.is_symlink()]
         subjects = [path for path in there if kind.is_subject(path)]
+        if jpegs is not None:
+            there = _entries(jpegs / place)
         paired = pair(subjects, filter(_is_jpeg, there))
-        yield from _told(paired, kind, place, named=frozenset())
+        yield from _told(paired, kind, place, jpegs)
 
 
-def _among(files: Iterable[Path], kind: Kind) -> Iterator[Found]:
+def _among(files: Iterable[Path], kind: Kind, jpegs: Path | None) -> Iterator[Found]:
     """The photos of files that are named."""
     folders: dict[Path, list[Path]] = {}
     for path in files:
@@ -211,8 +219,11 @@ def _among(files: Iterable[Path], kind: Kind) -> Iterator[Found]:
             yield Problem(path, message, True, PurePath())
         wanted = [path for path in dict.fromkeys(named) if path not in missing]
         if wanted:
-            paired = pair(*_completed(wanted, sorted(folder.iterdir()), kind))
-            yield from _told(paired, kind, PurePath(), named=frozenset(wanted))
+            there = _entries(folder)
+            if jpegs is not None:
+                there = [*filter(kind.is_subject, there), *_entries(jpegs)]
+            paired = pair(*_completed(wanted, there, kind))
+            yield from _told(paired, kind, PurePath(), jpegs, named=frozenset(wanted))
 
 
 def _completed(named: list[Path], there: list[Path], kind: Kind) -> tuple[list[Path], list[Path]]:
@@ -227,14 +238,19 @@ def _completed(named: list[Path], there: list[Path], kind: Kind) -> tuple[list[P
 
 
 def _told(
-    paired: Paired, kind: Kind, place: PurePath, *, named: frozenset[Path]
+    paired: Paired,
+    kind: Kind,
+    place: PurePath,
+    jpegs: Path | None,
+    named: frozenset[Path] = frozenset(),
 ) -> Iterator[Found]:
     """What was sorted out, as photos and problems; named: of a folder's files those that count."""
     for subject, jpeg in paired.pairs:
         yield Photo(subject, jpeg, place)
     for path in paired.lone:
         if kind.alone:
-            message = f"{path}: no JPEG of its name lies beside it; put it there, {_LIST}"
+            where = "beside it" if jpegs is None else f"in {jpegs / place}"
+            message = f"{path}: no JPEG of its name lies {where}; put it there, {_LIST}"
             yield Problem(path, message, True, place)
         else:
             yield Photo(path, None, place)
@@ -260,6 +276,13 @@ def _each_once(found: Iterable[Found]) -> list[Found]:
             files = [each.path]
         unique.setdefault(tuple(map(identity, files)), each)
     return [unique[key] for key in sorted(unique)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, but for what is hidden; nothing where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _is_jpeg(path: Path) -> bool:

@@ -116,6 +116,17 @@ def batch_options(*, writes: bool) -> Callable[[_Function], _Function]:
     return decorate
 
 
+def jpegs_option(function: _Function) -> _Function:
+    """Of commands that begin with sidecars; it is one of many photos too."""
+    return click.option(
+        "--jpegs",
+        type=PATH,
+        metavar="DIR",
+        help="Look for the JPEGs there, in folders like those of the sidecars.  "
+        "[default: beside them]",
+    )(function)
+
+
 @dataclass(frozen=True)
 class Batch:
     """The options of many photos, as they were given; see ``batch_options``."""
@@ -129,6 +140,7 @@ class Batch:
     jobs: int | None = None
     max_memory: int | None = None
     shard: tuple[int, int] | None = None
+    jpegs: Path | None = None
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Batch:
@@ -202,7 +214,7 @@ def _found(files: Sequence[Path], kind: Kind, batch: Batch) -> list[Found]:
     if batch.pairs is not None:
         pairs = read_pairs(_read(batch.pairs), str(batch.pairs))
     try:
-        found = find(files, kind, recursive=batch.recursive, pairs=pairs)
+        found = find(files, kind, recursive=batch.recursive, pairs=pairs, jpegs=batch.jpegs)
     except UnknownKindError as error:
         raise click.UsageError(str(error)) from error
     if not found:

@@ -11,7 +11,7 @@ import click
 from ..errors import SidecarError, plainly
 from ..pairing import jpeg_beside, named_after
 from ..work.decode import DecodeTask
-from .batch import Batch, batch_options, one_photo, run_batch
+from .batch import Batch, batch_options, jpegs_option, one_photo, run_batch
 from .shared import PATH, device_option, force_option, say
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @device_option
 @force_option
 @batch_options(writes=True)
+@jpegs_option
 def decode(
     files: tuple[Path, ...],
     output: Path | None,
@@ -59,6 +60,7 @@ def decode(
     rawcodec decode photo.jpg photo.rmeta -o photo.dng
     rawcodec decode photo.rmeta photo.jpg -o photo-raw.tiff
     rawcodec decode -r photos --format dng --output-dir raws
+    rawcodec decode -r sidecars --jpegs photos --output-dir raws
     rawcodec decode *.rmeta
 
     Folders, more files than a JPEG and its sidecar, and each of the options from -r on are for

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..work.test import TestTask
-from .batch import Batch, batch_options, run_batch
+from .batch import Batch, batch_options, jpegs_option, run_batch
 from .report import Report
 from .shared import PATH, device_option
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 )
 @device_option
 @batch_options(writes=False)
+@jpegs_option
 def test(files: tuple[Path, ...], jpeg: Path | None, device: str, **options: Any) -> int:
     """Tells whether sidecars are whole, and writes nothing.
 
@@ -42,11 +43,13 @@ def test(files: tuple[Path, ...], jpeg: Path | None, device: str, **options: Any
     if jpeg is not None and (len(files) > 1 or options["recursive"]):
         raise click.UsageError("--jpeg is of one sidecar")
     batch = Batch.take(options)
+    several = batch.is_asked_for or len(files) > 1
+    if jpeg is not None:
+        files = (*files, jpeg)
 
     def make(photo: Photo, _name: Callable[[Path, str], Path]) -> TestTask:
-        return TestTask(photo.subject, photo.jpeg if jpeg is None else jpeg, device)
+        return TestTask(photo.subject, photo.jpeg, device)
 
     keys = ("sidecar", "jpeg", "checked", "seconds")
-    several = batch.is_asked_for or len(files) > 1
     report = Report(as_json=batch.as_json, keys=keys, summary=several)
     return run_batch(files, TESTED, batch, make, keys, report)

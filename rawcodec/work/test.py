@@ -60,7 +60,7 @@ class TestTask:
             if self.jpeg is None:
                 return Done(
                     f"{self.sidecar}: structure and checksums are right; not decoded, "
-                    f"since no JPEG lies beside it",
+                    f"since there is no JPEG of its name",
                     {"checked": "structure"},
                 )
             import rawcodec
