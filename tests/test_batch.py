@@ -168,7 +168,7 @@ def test_failures_are_told_on_standard_error_and_counted(folder: Folder) -> None
         "b.dng",
         "only.jpg",
     ]
-    assert "a.rmeta: already exists; use --force" in done.stderr
+    assert "a.rmeta: already exists; use --skip-existing to leave it out, or" in done.stderr
     assert re.fullmatch(r"2 failed, 1 ignored, \d+\.\d s\n", done.stdout)
 
 

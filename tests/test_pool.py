@@ -32,6 +32,7 @@ class Waits:
     code: int | None = None
 
     output = None
+    force = False
     inputs = ()
 
     @property

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Literal
 
-from ..errors import RawcodecError
+from ..errors import OutputError, RawcodecError
 from ..process import give_back, leave, tune
 from ..work.task import Task
 
@@ -115,6 +115,7 @@ def _outcome(
             return Outcome("skipped", f"{task.output}: is there already, and right; skipped")
         if assignment.make_folder and task.output is not None:
             make_folder(task.output.parent)
+        check_free(task)
         task.prepare()
         need = task.memory()
         connection.send(need)
@@ -134,6 +135,15 @@ def _outcome(
         kind = type(error).__name__
         return Outcome("failed", f"{task.subject}: rawcodec has a bug here ({kind}); report this")
     return Outcome("done", done.line, done.values)
+
+
+def check_free(task: Task) -> None:
+    """Raises OutputError where there is an output already, and it stays."""
+    if task.output is not None and not task.force and os.path.lexists(task.output):
+        raise OutputError(
+            f"{task.output}: already exists; use --skip-existing to leave it out, or --force to "
+            f"replace it"
+        )
 
 
 def make_folder(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -272,12 +271,13 @@ def _without_clashes(tasks: Sequence[Task]) -> tuple[list[Task], list[tuple[Task
 
 def _foretell(task: Task, batch: Batch, report: Report) -> None:
     """Tells what would become of a task."""
+    from ..batch.worker import check_free
+
     try:
         if batch.skip_existing and task.is_done():
             report.ended(task, "skipped", f"{task.output}: is there already, and right; skipped")
             return
-        if task.output is not None and os.path.lexists(task.output):
-            task.prepare()
+        check_free(task)
     except RawcodecError as error:
         report.failed(task, str(error))
     else:

@@ -40,6 +40,11 @@ class Task(Protocol):
         ...
 
     @property
+    def force(self) -> bool:
+        """Whether an output that is there is replaced."""
+        ...
+
+    @property
     def values(self) -> dict[str, Any]:
         """What is known before it is done, for a program; the same keys for every photo."""
         ...

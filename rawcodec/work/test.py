@@ -36,6 +36,10 @@ class TestTask:
         return None
 
     @property
+    def force(self) -> bool:
+        return False
+
+    @property
     def values(self) -> dict[str, Any]:
         return {
             "sidecar": str(self.sidecar),
