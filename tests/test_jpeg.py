@@ -15,7 +15,7 @@ from PIL import Image
 
 from rawcodec.errors import JpegError
 from rawcodec.photo import jpeg
-from rawcodec.photo.jpeg import is_jpeg, read_jpeg
+from rawcodec.photo.jpeg import is_jpeg, read_jpeg, read_stream_digest
 
 
 def picture(height: int = 40, width: int = 56) -> Image.Image:
@@ -305,3 +305,11 @@ def test_damaged_anywhere(write):
                 message = ""
                 assert photo.pixels.ndim == 3
             assert "\n" not in message
+
+
+def test_the_streams_digest_alone_is_the_same(write):
+    path = write(insert(encode(picture()), 0xFE, b"a comment"))
+    assert read_stream_digest(path) == read_jpeg(path).stream_digest
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(JpegError, match=r"a\.jpg: is truncated; "):
+        read_stream_digest(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from dng import XTRANS
 from PIL import Image
 
 from rawcodec.mosaic import Mosaic
-from rawcodec.photo.output import write_tiff
+from rawcodec.photo.output import read_samples, write_tiff
 from rawcodec.sensor import Sensor
 
 
@@ -116,3 +117,21 @@ def test_a_view_of_samples():
     mosaic = mosaic_of(("RG", "GB"))
     turned = Mosaic(np.asfortranarray(mosaic.samples).astype(">u2"), mosaic.sensor, "Acme", "X1")
     assert written(turned) == written(mosaic)
+
+
+@KINDS
+def test_samples_are_read_back(tmp_path: Path, cfa: tuple[str, ...]) -> None:
+    mosaic = mosaic_of(cfa)
+    (tmp_path / "a.tiff").write_bytes(written(mosaic))
+    assert np.array_equal(read_samples(tmp_path / "a.tiff"), mosaic.samples)
+
+
+def test_other_files_have_no_samples(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    for data in (b"", b"another", written(mosaic_of(("RG", "GB")))[:1000]):
+        path.write_bytes(data)
+        assert read_samples(path) is None
+    tifffile.imwrite(path, np.zeros((4, 4), np.uint8))
+    assert read_samples(path) is None
+    tifffile.imwrite(path, np.zeros((2, 4, 4), np.uint16), photometric="minisblack")
+    assert read_samples(path) is None

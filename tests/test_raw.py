@@ -15,7 +15,7 @@ from dng import XTRANS, write_dng
 
 from rawcodec.errors import RawError
 from rawcodec.photo import dngtags
-from rawcodec.photo.raw import read_raw
+from rawcodec.photo.raw import read_raw, read_size
 from rawcodec.stream.tags import pack_tags
 
 BAYER = [("RG", "GB"), ("GR", "BG"), ("GB", "RG"), ("BG", "GR")]
@@ -475,3 +475,13 @@ def test_other_colours(tmp_path):
     for cfa in (("GM", "CY"), ("YC", "MY"), ("RG", "WB")):
         path = write_dng(tmp_path / "a.dng", noise(30, 40), cfa)
         check_error(path, "not red, green and blue")
+
+
+@pytest.mark.parametrize("cfa", [("RG", "GB"), XTRANS, ("G",), ()])
+def test_the_size_is_known_without_the_samples(tmp_path: Path, cfa: tuple[str, ...]) -> None:
+    samples = noise(60, 72) if cfa else noise(60, 72, 3)
+    path = write_dng(tmp_path / "a.dng", samples, cfa, 512, 16000)
+    assert read_size(path) == (72, 60, not cfa)
+    path.write_bytes(b"no raw" * 1000)
+    with pytest.raises(RawError, match=r"a\.dng: is not a raw"):
+        read_size(path)

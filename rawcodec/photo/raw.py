@@ -95,15 +95,16 @@ def read_raw(path: str | Path) -> RawPhoto:
         return _photo(source, raw)
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the stored samples of a raw, which are not read.
+def read_size(path: str | Path) -> tuple[int, int, bool]:
+    """Width and height of the stored samples of a raw, which are not read; True if it is linear.
 
     Raises RawError where the file is missing or no raw.
     """
     source = _load(Path(path))
     with _libraw_errors(source), rawpy.RawPy() as raw:
         raw.open_buffer(io.BytesIO(source.data))
-        return raw.sizes.raw_width, raw.sizes.raw_height
+        linear = raw.raw_pattern is None and raw.num_colors == len(COLOURS)
+        return raw.sizes.raw_width, raw.sizes.raw_height, linear
 
 
 def read_embedded(path: str | Path) -> bytes:

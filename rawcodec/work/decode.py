@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..errors import OutputError, RawcodecError, plainly
 from ..files import check_target, new_file
 from ..inspection import inspect_path, read_sidecar
-from .task import IDLE, Done
+from .task import IDLE, LINEAR, Done
 
 _TONE_PER_SITE: Final = 12
 _PER_SITE: Final = 43
@@ -130,4 +130,5 @@ def decoding_memory(sidecar: Path) -> int:
     """Bytes that decoding a sidecar takes at its peak; raises as ``inspect_path`` does."""
     info = inspect_path(sidecar)
     per_site = _TONE_PER_SITE if info.model is None else _PER_SITE
-    return IDLE + per_site * info.width * info.height
+    sites = int(info.width * info.height * (LINEAR if info.cfa == "linear" else 1))
+    return IDLE + per_site * sites

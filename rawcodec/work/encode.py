@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..errors import DigestError, OutputError, SidecarError, plainly
 from ..files import NewFile, check_target, new_file
-from .task import IDLE, Done
+from .task import IDLE, LINEAR, Done
 
 _TONE_PER_SITE: Final = 10
 _FIXED: Final = 500_000_000
@@ -92,10 +92,11 @@ class EncodeTask:
         from ..photo.raw import read_size
 
         with plainly(self.raw):
-            width, height = read_size(self.raw)
+            width, height, linear = read_size(self.raw)
+        sites = int(width * height * (LINEAR if linear else 1))
         if self.quality == "tone":
-            return IDLE + _TONE_PER_SITE * width * height
-        return _FIXED + _PER_SITE * width * height
+            return IDLE + _TONE_PER_SITE * sites
+        return _FIXED + _PER_SITE * sites
 
     def run(self) -> Done:
         import rawcodec

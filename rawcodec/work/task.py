@@ -9,6 +9,9 @@ from typing import Any, Final, Protocol
 IDLE: Final = 310_000_000
 """Bytes that a process takes between two photos, all packages and the weights being loaded."""
 
+LINEAR: Final = 1.75
+"""How much more a site of a linear raw takes, which has three samples, one coded after another."""
+
 
 @dataclass(frozen=True)
 class Done:
