@@ -16,6 +16,7 @@ from .report import Report
 from .shared import PATH
 
 if TYPE_CHECKING:
+    from ..batch.pool import Bounds
     from ..batch.sources import Found, Kind, Photo
     from ..batch.worker import Assignment
     from ..work.task import Task
@@ -310,12 +311,14 @@ def _do(tasks: Sequence[Task], batch: Batch, report: Report) -> None:
         report.finish()
 
 
-def _bounds(batch: Batch, assignments: Sequence[Assignment]) -> Any:
+def _bounds(batch: Batch, assignments: Sequence[Assignment]) -> Bounds:
     from ..batch.memory import default_limit
     from ..batch.pool import Bounds
     from ..cores import thread_count
+    from ..work.task import IDLE
 
     cores = thread_count()
     memory = batch.max_memory or default_limit()
-    jobs = batch.jobs or min(cores, max(1, memory // _TYPICAL))
-    return Bounds(min(jobs, len(assignments)), cores, memory, strict=batch.max_memory is not None)
+    jobs = batch.jobs or min(cores, memory // _TYPICAL)
+    jobs = min(jobs, memory // IDLE, len(assignments))  # those that wait take memory too
+    return Bounds(max(1, jobs), cores, memory, strict=batch.max_memory is not None)
