@@ -1,6 +1,6 @@
 """Several tasks at a time, each in a process of its own: one that is killed takes no other along.
 
-Processes rather than threads, by measurement (docs/DESIGN.md, A process for each job).
+Why processes and not threads: docs/DESIGN.md, A process for each job.
 """
 
 from __future__ import annotations
