@@ -37,11 +37,20 @@ from .fitted import (
 from .seen import MARGIN, Rows
 from .tables import Tables
 
-SAMPLES = 1_000_000
-"""Quads that are looked at, where there are more."""
+SAMPLES = 600_000
+"""Quads that are looked at, about, where there are more."""
+
+_EVEN = 0.25
+"""Of these, how many are looked at wherever they are; the others, by what they tell."""
 
 _STRIP = 8
 """Rows of quads that are looked at together, of every so many where a photo has more samples."""
+
+_SPREAD = 5
+"""Strips have so many times as many quads, at least, so that samples are not all neighbours."""
+
+_TOGETHER = 2048
+"""Quads whose products are formed at once: far more than inputs, for the product's speed."""
 
 _SHARES = 8
 """Sums are of so many parts of the strips, whatever the number of threads, so that it does not
@@ -67,32 +76,37 @@ photos, from the sizes and PSNR of neighbouring qualities."""
 _SPARSE = 7
 """Of every so many rows and columns of a plane the mean is taken; odd, for all colours."""
 
-Weigh = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Of rows of sites, companded, uint16 (16, W), what they should be, and the numbers in them of the
-sites of quads, (n, 4), the weights of squared companded errors: float32 (n,)."""
+Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of rows of sites, companded, uint16 (16, W), and what they should be, the weights of squared
+companded errors: float32 (8, W / 2), by quad."""
 
 
 @dataclass
 class _Normal:
-    """Sums of products over some quads, of the inputs and of a constant, and the quads' number:
-    (9 c + 1, 9 c + 1), (9 c + 1, 4) and (4,)."""
+    """Sums of products over some quads, of the inputs and of a constant: (9 c + 1, 9 c + 1),
+    (9 c + 1, 4) and (4,).
+
+    looked, count: how many quads were looked at, and for how many they stand.
+    """
 
     squares: np.ndarray
     products: np.ndarray
     energy: np.ndarray
+    looked: float
     count: float
 
     @classmethod
     def zero(cls, inputs: int) -> _Normal:
         """Of no quads. inputs: their number, 9 c + 1."""
         squares, products = np.zeros((inputs, inputs)), np.zeros((inputs, LATENTS))
-        return cls(squares, products, np.zeros(LATENTS), 0.0)
+        return cls(squares, products, np.zeros(LATENTS), 0.0, 0.0)
 
     def __add__(self, other: _Normal) -> _Normal:
         return _Normal(
             self.squares + other.squares,
             self.products + other.products,
             self.energy + other.energy,
+            self.looked + other.looked,
             self.count + other.count,
         )
 
@@ -130,9 +144,9 @@ def fit_ahead(
     """
     slope, domain = _slope(forward), forward.astype(np.float32)
 
-    def weigh(mine: np.ndarray, theirs: np.ndarray, at: np.ndarray) -> np.ndarray:
-        place = _places(np.square(domain.take(theirs) - domain.take(mine)), at[:, 0])
-        weight: np.ndarray = slope.take(mine.take(at)).mean(1) / (place + step**2 / 6)
+    def weigh(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        place = _places(np.square(domain.take(theirs) - domain.take(mine)))
+        weight: np.ndarray = _quads(slope.take(mine)) / (place + np.float32(step**2 / 6))
         return weight
 
     return _fit(sight, tone, raw, tables, weigh)
@@ -157,9 +171,8 @@ def fit_after(
     usual = float((linear / _slope(forward)).take(made).mean(dtype=np.float64))
     linear *= np.float32(_WORTH * DISTORTION_WEIGHT / _BITS / step**2 / max(usual, 1))
 
-    def weigh(mine: np.ndarray, _: np.ndarray, at: np.ndarray) -> np.ndarray:
-        weight: np.ndarray = linear.take(mine.take(at)).mean(1)
-        return weight
+    def weigh(mine: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return _quads(linear.take(mine))
 
     return _fit(sight, decoded, raw, tables, weigh)
 
@@ -188,7 +201,7 @@ def _fit(
             (functools.reduce(_Normal.__add__, (sums[i] for i in groups)), where)
             for groups, where in _partition(shape, fewer, finest, quads, every).items()
         ]
-        found, cost = _rounded(parts, [site for site, _ in every], strips.share, tables)
+        found, cost = _rounded(parts, [site for site, _ in every], tables)
         kept = [
             int(threshold)
             for limits, skip in zip(groups.thresholds, fewer, strict=True)
@@ -231,12 +244,11 @@ def _partition(
 class _Strips:
     """Where a plane is looked at.
 
-    tops: the first rows of strips, in quads. each: how many quads of a strip. width: quads across.
-    share: how many quads of the plane each stands for.
+    tops: the first rows of strips, in quads. width: quads across. share: how many quads of the
+    plane each of theirs stands for.
     """
 
     tops: np.ndarray
-    each: int
     width: int
     share: float
 
@@ -246,10 +258,59 @@ class _Strips:
         tops = np.arange(0, height - _STRIP + 1, _STRIP)
         if height % _STRIP:
             tops = np.append(tops, height - _STRIP)
-        stride = max(1, len(tops) * _STRIP * width // (2 * SAMPLES))
+        stride = max(1, len(tops) * _STRIP * width // (_SPREAD * SAMPLES))
         tops = tops[stride // 2 :: stride]
-        each = min(_STRIP * width, SAMPLES // len(tops))
-        return cls(tops, each, width, height * width / (len(tops) * each))
+        return cls(tops, width, height * width / (len(tops) * _STRIP * width))
+
+    def glances(self) -> list[int]:
+        """Some of the tops, which tell how the others are to be looked at."""
+        some: list[int] = self.tops[:: max(1, len(self.tops) // _GLANCE)].tolist()
+        return some
+
+
+class _Draw:
+    """Which quads of a strip are looked at: by chance, and the more often the more they tell.
+
+    What a quad tells is how hard it pulls at the weights: its own weight times its error. Where a
+    quad is drawn more often, it counts for less, so that the sums are right on average (importance
+    sampling).
+    """
+
+    def __init__(self, strips: _Strips, ours: np.ndarray, raw: np.ndarray, weigh: Weigh) -> None:
+        """ours, raw: see ``_fit``."""
+        self._ours, self._raw, self._weigh = ours, raw, weigh
+        self._scale = self._usual = 0.0
+        self._share = min(1.0, SAMPLES / (len(strips.tops) * _STRIP * strips.width))
+        if self._share < 1:
+            pulls = np.concatenate([self._look(top)[1] for top in strips.glances()])
+            self._usual = max(float(pulls.mean(dtype=np.float64)), 1e-30)
+            self._scale = self._share
+            for _ in range(8):  # some chances are 1, and cannot be more
+                self._scale *= self._share / float(self._chances(pulls).mean())
+
+    def __call__(self, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The numbers of a strip's quads, their weights, and for how many quads each stands."""
+        weight, pull = self._look(top)
+        if self._share == 1:
+            return np.arange(len(weight)), weight, np.ones_like(weight)
+        chance = self._chances(pull)
+        number = np.random.default_rng([1, top]).random(len(chance), np.float32)
+        picked = np.flatnonzero(number < chance)
+        stands = 1 / chance[picked]
+        return picked, weight[picked] * stands, stands
+
+    def _look(self, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of a strip's quads, and how hard they pull: float32 (n,)."""
+        here = slice(QUAD * top, QUAD * (top + _STRIP))
+        mine, theirs = self._ours[here], self._raw[here]
+        weight = self._weigh(mine, theirs)
+        errors = np.square(theirs.astype(np.float32) - mine)
+        return weight.ravel(), (weight * np.sqrt(_places(errors))).ravel()
+
+    def _chances(self, pull: np.ndarray) -> np.ndarray:
+        even, other = self._scale * _EVEN, self._scale * (1 - _EVEN) / self._usual
+        result: np.ndarray = np.minimum(np.float32(even) + np.float32(other) * pull, 1)
+        return result
 
 
 class _Groups:
@@ -263,10 +324,7 @@ class _Groups:
         self._finest, self._width = finest, strips.width
         self._period = [int(np.lcm(QUAD, n)) // QUAD for n in colours.shape]
         self.count = finest[0] * finest[1] * len(phases(colours))
-        glances = [
-            self._levels(sight.seen(top - 1, top + _STRIP + 1))
-            for top in strips.tops[:: max(1, len(strips.tops) // _GLANCE)].tolist()
-        ]
+        glances = [self._levels(sight.seen(top - 1, top + _STRIP + 1)) for top in strips.glances()]
         self.thresholds = [
             np.quantile(np.concatenate(values), np.arange(1, n) / n, method="higher").astype(int)
             for values, n in zip(zip(*glances, strict=True), finest, strict=True)
@@ -300,17 +358,69 @@ def _slope(forward: np.ndarray) -> np.ndarray:
     return result
 
 
-def _places(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Means over the tiles of rows of sites, (16, W), in which sites lie: (n,).
+def _quads(values: np.ndarray) -> np.ndarray:
+    """Means over the quads of rows of sites: (16, W) to (8, W / 2)."""
+    whole = values[:, : values.shape[1] // QUAD * QUAD]
+    rows = whole[::QUAD] + whole[1::QUAD]
+    result: np.ndarray = (rows[:, ::QUAD] + rows[:, 1::QUAD]) * np.float32(1 / QUAD**2)
+    return result
 
-    at: the numbers of the sites. What is left of a tile at the end belongs to the one before.
+
+def _places(values: np.ndarray) -> np.ndarray:
+    """Means over the tiles that quads lie in, of rows of sites: (16, W) to (8, W / 2).
+
+    What is left of a tile at the end belongs to the one before.
     """
     tile = QUAD * _TILE
     height, width = (n // tile for n in values.shape)
-    whole = values[:, : width * tile].reshape(height, tile, width, tile)
-    y, x = np.divmod(at, values.shape[1])
-    result: np.ndarray = whole.mean(3).mean(1)[y // tile, np.minimum(x // tile, width - 1)]
+    means = values[:, : width * tile].reshape(height, tile, width, tile).mean(3).mean(1)
+    places = means.repeat(_TILE, 0).repeat(_TILE, 1)
+    missing = values.shape[1] // QUAD - places.shape[1]
+    result: np.ndarray = np.pad(places, ((0, 0), (0, missing)), "edge")
     return result
+
+
+class _Sums:
+    """Adds up what is seen of quads, of each group enough of them together."""
+
+    def __init__(self, groups: int, inputs: int) -> None:
+        """inputs: of a quad, 9 c + 1."""
+        self.totals = [_Normal.zero(inputs) for _ in range(groups)]
+        self._rows = np.empty((groups, _TOGETHER, inputs), np.float32)
+        self._errors = np.empty((groups, _TOGETHER, LATENTS), np.float32)
+        self._filled = [0] * groups
+
+    def add(self, group: int, seen: np.ndarray, root: np.ndarray, wanted: np.ndarray) -> None:
+        """Quads of a group: inputs uint8 (n, 9 c), roots of weights (n, 1), errors (n, 4)."""
+        start = 0
+        while start < len(seen):
+            filled = self._filled[group]
+            part = slice(start, start + _TOGETHER - filled)
+            count = len(seen[part])
+            here = slice(filled, filled + count)
+            rows = self._rows[group, here]
+            rows[:, -1] = _CONSTANT
+            np.subtract(seen[part], np.float32(ZERO), out=rows[:, :-1])
+            rows *= root[part]
+            np.multiply(wanted[part], root[part], out=self._errors[group, here])
+            self._filled[group] += count
+            start += count
+            if self._filled[group] == _TOGETHER:
+                self._sum(group)
+
+    def finish(self) -> list[_Normal]:
+        """The sums of all groups."""
+        for group in range(len(self.totals)):
+            self._sum(group)
+        return self.totals
+
+    def _sum(self, group: int) -> None:
+        total, here = self.totals[group], slice(self._filled[group])
+        rows, errors = self._rows[group, here], self._errors[group, here]
+        total.squares += rows.T @ rows  # one array: half the work, by symmetry
+        total.products += rows.T @ errors
+        total.energy += np.square(errors).sum(0)
+        self._filled[group] = 0
 
 
 def _normals(
@@ -327,19 +437,18 @@ def _normals(
     """
     width, share = strips.width, strips.share
     inputs = TAPS * sight.channels + 1
+    draw = _Draw(strips, ours, raw, weigh)
     parts: list[list[_Normal]] = [[]] * _SHARES
     across = raw.shape[1]
     beside = np.array([y * across + x for y in range(QUAD) for x in range(QUAD)])
 
-    def look(top: int, sums: list[_Normal]) -> None:
-        picked = np.random.default_rng([1, top]).permutation(_STRIP * width)[: strips.each]
-        picked.sort()  # memory is then read in its order
+    def look(top: int, sums: _Sums) -> None:
+        picked, weight, stands = draw(top)
         y, x = np.divmod(picked, width)
         here = slice(QUAD * top, QUAD * (top + _STRIP))
-        mine, theirs = ours[here], raw[here]
         at = (QUAD * (y * across + x))[:, None] + beside
-        root = np.sqrt(share * weigh(mine, theirs, at))[:, None]
-        wanted = theirs.take(at).astype(np.float32) - mine.take(at).astype(np.float32)
+        wanted = raw[here].take(at).astype(np.float32) - ours[here].take(at)
+        root = np.sqrt(np.float32(share) * weight)[:, None]
         near = sight(top - 1, top + _STRIP + 1)
         # the first quad of a strip has the rows 0 to 2 around it
         seen = _runs(near, width).take(picked[:, None] + width * np.arange(3), axis=0)
@@ -347,13 +456,16 @@ def _normals(
         group = groups(near, top)[picked]
         order = np.argsort(group, kind="stable")
         ends = np.cumsum(np.bincount(group, minlength=groups.count))
-        for total, part in zip(sums, np.split(order, ends[:-1]), strict=True):
-            _add(total, seen.take(part, axis=0), root[part], wanted[part], share)
+        for number, part in enumerate(np.split(order, ends[:-1])):
+            sums.add(number, seen.take(part, axis=0), root[part], wanted[part])
+            sums.totals[number].looked += len(part)
+            sums.totals[number].count += share * float(stands[part].sum(dtype=np.float64))
 
     def add_up(number: int, _: int) -> None:
-        parts[number] = [_Normal.zero(inputs) for _ in range(groups.count)]
+        sums = _Sums(groups.count, inputs)
         for top in strips.tops[number::_SHARES].tolist():
-            look(top, parts[number])
+            look(top, sums)
+        parts[number] = sums.finish()
 
     with threadpool_limits(1, "blas"):  # parts are added up side by side
         over_bands(0, _SHARES, 1, add_up)
@@ -374,21 +486,6 @@ def _runs(near: Rows, width: int) -> np.ndarray:
     return np.concatenate(parts, 2).reshape(len(planes) * width, -1)
 
 
-def _add(
-    total: _Normal, seen: np.ndarray, root: np.ndarray, wanted: np.ndarray, share: float
-) -> None:
-    """Add quads to the sums: inputs uint8 (n, 9 c), roots of weights (n, 1), errors (n, 4)."""
-    rows = np.empty((len(seen), seen.shape[1] + 1), np.float32)
-    rows[:, -1] = _CONSTANT
-    np.subtract(seen, np.float32(ZERO), out=rows[:, :-1])
-    rows *= root
-    errors = wanted * root
-    total.squares += rows.T @ rows  # one array: half the work, by symmetry
-    total.products += rows.T @ errors
-    total.energy += np.square(errors).sum(0)
-    total.count += share * len(rows)
-
-
 def _inverse(squares: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """The inverse, with as much of a ridge as it takes, and its upper factor of Cholesky.
 
@@ -402,8 +499,42 @@ def _inverse(squares: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]
             ridge *= 4
 
 
+def _resolution(
+    curvatures: list[np.ndarray], weights: list[np.ndarray], channels: int
+) -> tuple[int, np.ndarray]:
+    """The shift and the octaves, int (channels + 1,), at which weights cost the least bits.
+
+    Their own bits fall by one as a step doubles; the errors of rounding grow, and with the shift
+    those of weights that are too large for it, as those of inputs are that are nearly always zero.
+
+    curvatures: of the squared error over a weight, by part: (9 channels + 1,). weights: the same,
+    (9 channels + 1, outputs).
+    """
+    # the constant is not an input of the layer: its unit is that of the sums
+    mean = np.mean(curvatures, 0)
+    by_channel = np.append(mean[:-1].reshape(channels, TAPS).mean(1), mean[-1] / _CONSTANT**2)
+    each = np.append(np.full(channels, TAPS), 1)
+    outputs = sum(part.shape[1] for part in weights)
+    unit = math.log2(FILTER_UNIT)
+    best = None
+    for shift in range(SHIFT_LIMIT + 1):
+        octaves = np.rint(np.log2(12 / by_channel) / 2 - unit + shift)
+        octaves = np.clip(octaves, 0, OCTAVES - 1).astype(int)
+        power = octaves + unit - shift
+        bits = _BITS * by_channel * np.exp2(2 * power) / 12 - power
+        cost = outputs * float((each * bits).sum())
+        most = (ACTIVATION_MAX >> octaves[:-1]) * np.exp2(power[:-1])
+        for curvature, part in zip(curvatures, weights, strict=True):
+            beyond = np.maximum(np.abs(part[:-1]) - np.repeat(most, TAPS)[:, None], 0)
+            cost += _BITS * float((curvature[:-1] * np.square(beyond).sum(1)).sum())
+        if best is None or cost < best[0]:
+            best = cost, shift, octaves
+    assert best is not None
+    return best[1:]
+
+
 def _rounded(
-    parts: list[tuple[_Normal, list[int]]], sites: list[int], share: float, tables: Tables
+    parts: list[tuple[_Normal, list[int]]], sites: list[int], tables: Tables
 ) -> tuple[tuple[int, np.ndarray, np.ndarray, list[np.ndarray]], float]:
     """Integers for all outputs: shift, octaves, scales and numbers; and what they cost, in bits.
 
@@ -412,26 +543,19 @@ def _rounded(
     count = sum(len(where) for _, where in parts)
     inputs = len(parts[0][0].squares)
     channels = inputs // TAPS
-    solved, steps, largest = [], [], 0.0
+    solved, curvatures = [], []
     for sums, where in parts:
         size = np.sqrt(np.maximum(np.diag(sums.squares), 1e-9))
-        ridge = _RIDGE * share / max(sums.count, 1)
+        ridge = _RIDGE / max(sums.looked, 1)
         inverse, upper = _inverse(sums.squares / np.outer(size, size), ridge)
         upper = upper / size
         products = sums.products[:, [sites[o % len(sites)] for o in where]]
         weights = (inverse @ (products / size[:, None])) / size[:, None]
         solved.append((upper, weights))
-        steps.append(np.log2(math.sqrt(12) * np.diag(upper)))
-        largest = max(largest, float(np.abs(weights[:-1]).max()))
-    # the constant is not an input of the layer: its unit is that of the sums
-    by_channel = np.mean(steps, 0)
-    wide = np.append(by_channel[:-1].reshape(channels, TAPS).mean(1), by_channel[-1])
-    wide[-1] += math.log2(_CONSTANT)
+        # what a squared error of a weight costs while those after it still make up for it
+        curvatures.append(1 / np.square(np.diag(upper)))
     unit = math.log2(FILTER_UNIT)
-    shift = math.ceil(unit - wide.min())
-    shift = min(shift, math.floor(unit - math.log2(max(largest, 1e-9) / ACTIVATION_MAX)))
-    shift = min(max(shift, 0), SHIFT_LIMIT)
-    octaves = np.clip(np.rint(wide - unit + shift), 0, OCTAVES - 1).astype(int)
+    shift, octaves = _resolution(curvatures, [weights for _, weights in solved], channels)
     step = np.exp2(octaves + unit - shift)
     limit = np.append(np.full(channels, ACTIVATION_MAX), CONSTANT_LIMIT) >> octaves
     each = np.append(np.repeat(step[:-1], TAPS), step[-1] / _CONSTANT)
@@ -449,7 +573,8 @@ def _rounded(
         left = np.einsum("io,ij,jo->o", final, sums.squares, final)
         left += sums.energy[chosen] - 2 * (final * sums.products[:, chosen]).sum(0)
         # what was fitted to the samples does not hold as well for the other quads
-        left *= 1 + 2 * max(share - 1, 0) * inputs / max(sums.count, 1)
+        unseen = 1 - sums.looked / max(sums.count, 1)
+        left *= 1 + 2 * max(unseen, 0) * inputs / max(sums.looked, 1)
         cost += _BITS * float(left.sum())
     whole = numbers.astype(np.int32)
     coded = [part.reshape(TAPS, count).T.ravel() for part in np.split(whole[:-1], channels)]
