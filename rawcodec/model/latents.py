@@ -60,7 +60,7 @@ from .tables import (
     split,
 )
 
-BAND = 16
+BAND = 32
 """Rows of blocks that are computed at a time; the result does not depend on it."""
 
 _WIDEST = HALVES[-1]
