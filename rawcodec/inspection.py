@@ -235,7 +235,7 @@ def _info(name: str | None, size: int, header: Header, layers: dict[str, int]) -
         cfa=sensor.cfa_name,
         black=sensor.black,
         white=sensor.white,
-        camera=_camera(header.camera_make, header.camera_model),
+        camera=camera_name(header.camera_make, header.camera_model),
         model=header.model or None,
         quality=header.quality,
         psnr_db=header.psnr_db,
@@ -252,7 +252,7 @@ def _info(name: str | None, size: int, header: Header, layers: dict[str, int]) -
     )
 
 
-def _camera(make: str, model: str) -> str:
+def camera_name(make: str, model: str) -> str:
     """``Canon EOS R6``, where the model repeats the make and where it does not."""
     make, model = make.strip(), model.strip()
     if model.casefold().startswith(make.casefold()):

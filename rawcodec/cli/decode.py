@@ -99,14 +99,14 @@ def _of_one(
     """Decodes one photo; returns what to say."""
     from ..inspection import tell_apart
 
-    other = files[1] if len(files) > 1 else _other(files[0])
+    other = files[1] if len(files) > 1 else partner(files[0])
     jpeg, sidecar = tell_apart(files[0], other)
     one = task(jpeg, sidecar, named_after(sidecar, suffix) if output is None else output)
     one.prepare()
     return one.run().line
 
 
-def _other(path: Path) -> Path:
+def partner(path: Path) -> Path:
     """What goes with a JPEG or a sidecar that is named alone."""
     from ..inspection import kind_of
 

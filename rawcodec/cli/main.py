@@ -13,6 +13,7 @@ import click
 
 from ..errors import RawcodecError
 from ..version import VERSION
+from .compare import compare
 from .decode import decode
 from .encode import encode
 from .info import info
@@ -99,8 +100,9 @@ def commands() -> None:
     rawcodec decode -r photos --format dng  writes a DNG of every sidecar
     rawcodec info photo.rmeta               tells what is in a sidecar
     rawcodec test -r photos                 tells whether sidecars are whole
+    rawcodec compare photo.dng photo.rmeta  tells how far the raw is from what comes back
     """
 
 
-for _command in (encode, decode, info, test):
+for _command in (encode, decode, info, test, compare):
     commands.add_command(_command)

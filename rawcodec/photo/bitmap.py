@@ -1,4 +1,4 @@
-"""A map of bits as a picture: colours from dark to bright, and a scale below."""
+"""A map of bits or errors as a picture: colours from dark to bright, and a scale below."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANCHORS = bytes.fromhex(
 )
 
 _COLOURS, _GREYS = 240, 16
-"""The palette's colours of bits, and behind them the greys of the scale."""
+"""The palette's colours of values, and behind them the greys of the scale."""
 
 _BRIGHTEST = 99.5
 """The percentile that the scale's end is not below: a few outliers would darken all the rest."""
@@ -33,7 +33,7 @@ _BRIGHTEST = 99.5
 class Drawn:
     """What was drawn. block: sites across that a pixel stands for.
 
-    width, height: of the map in pixels, without the scale. low, high: its range in bits per site.
+    width, height: of the map in pixels, without the scale. low, high: its range, in its unit.
     """
 
     width: int
@@ -43,12 +43,17 @@ class Drawn:
     high: float
 
 
-def write_map(file: BinaryIO, sites: np.ndarray, orientations: tuple[int, ...] = ()) -> Drawn:
-    """Writes a map as a PNG, colours by the square root, so that few bits show too.
+def write_map(
+    file: BinaryIO,
+    sites: np.ndarray,
+    orientations: tuple[int, ...] = (),
+    unit: str = "bits per site",
+) -> Drawn:
+    """Writes a map as a PNG, colours by the square root, so that small values show too.
 
-    file: open for writing. sites: (H, W), the bits of each site; the map has their mean over
-    blocks where they are many. orientations: what to do to the map, one after the other: see
-    ``orient``.
+    file: open for writing. sites: (H, W), the value of each site, not negative; the map has their
+    mean over blocks where they are many. orientations: what to do to the map, one after the
+    other: see ``orient``. unit: of the values, for the scale.
     """
     block = 1
     while max(sites.shape) > LONGEST * block:
@@ -60,7 +65,7 @@ def write_map(file: BinaryIO, sites: np.ndarray, orientations: tuple[int, ...] =
     place = np.sqrt(np.minimum(means / end, 1)) * (_COLOURS - 1)
     picture = np.rint(place).astype(np.uint8)
     clipped = bool(means.max() > end)
-    drawn = Image.fromarray(np.concatenate([picture, _scale(picture.shape[1], end, clipped)]))
+    drawn = Image.fromarray(np.concatenate([picture, _scale(picture.shape[1], end, clipped, unit)]))
     drawn.putpalette(_palette())
     drawn.save(file, "PNG", optimize=True)
     height, width = means.shape
@@ -92,10 +97,10 @@ def _round_numbers() -> Iterator[float]:
             yield digit * 10.0**power
 
 
-def _scale(width: int, end: float, clipped: bool) -> np.ndarray:
+def _scale(width: int, end: float, clipped: bool, unit: str) -> np.ndarray:
     """A bar of the colours with numbers below, as wide as the map: palette entries, uint8 (h, w).
 
-    end: bits at its right end. clipped: whether there are more bits than that.
+    end: the value at its right end. clipped: whether there are larger ones.
     """
     font = _font(min(max(width // 50, 10), 28))
     gap = round(_size(font, "0")[1])
@@ -103,8 +108,8 @@ def _scale(width: int, end: float, clipped: bool) -> np.ndarray:
     canvas = Image.new("L", (width, 5 * gap), 255)
     draw = ImageDraw.Draw(canvas)
     taken: list[tuple[float, float]] = []
-    for bits, text in _labels(end, clipped):
-        at = bar.start + (bits / end) ** 0.5 * (bar.stop - bar.start - 1)
+    for value, text in _labels(end, clipped, unit):
+        at = bar.start + (value / end) ** 0.5 * (bar.stop - bar.start - 1)
         size = _size(font, text)[0]
         left = max(min(at - size / 2, bar.stop - size), bar.start)
         if all(left + size + gap <= start or stop + gap <= left for start, stop in taken):
@@ -117,12 +122,12 @@ def _scale(width: int, end: float, clipped: bool) -> np.ndarray:
     return entries.astype(np.uint8)
 
 
-def _labels(end: float, clipped: bool) -> Iterator[tuple[float, str]]:
-    """Numbers of bits and how they are written; those come first that matter most."""
-    yield end, f"{end:g}{' or more' if clipped else ''} bits per site"
+def _labels(end: float, clipped: bool, unit: str) -> Iterator[tuple[float, str]]:
+    """Values and how they are written; those come first that matter most."""
+    yield end, f"{end:g}{' or more' if clipped else ''} {unit}"
     yield 0, "0"
-    for bits in reversed(list(itertools.takewhile(lambda bits: bits < end, _round_numbers()))):
-        yield bits, f"{bits:g}"
+    for value in reversed(list(itertools.takewhile(lambda each: each < end, _round_numbers()))):
+        yield value, f"{value:g}"
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
