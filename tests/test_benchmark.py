@@ -17,12 +17,13 @@ sys.path.append(str(ROOT))  # ``examples`` is not installed
 from examples.benchmark import classical, exactness, profile, stages  # noqa: E402
 from examples.benchmark.classical import VARIANTS, Rest, Variant, decode  # noqa: E402
 from examples.benchmark.curves import Point, bd_rate, monotone, psnr_at  # noqa: E402
-from examples.benchmark.exactness import Checked, Decoded, Setting  # noqa: E402
+from examples.benchmark.exactness import Checked, Decoded  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
 from examples.benchmark.process import run  # noqa: E402
 from rawcodec import SidecarInfo  # noqa: E402
 from rawcodec.mosaic import Mosaic  # noqa: E402
 from rawcodec.pipeline import mosaic_error  # noqa: E402
+from rawcodec.selftest.settings import Setting, settings  # noqa: E402
 from rawcodec.sensor import Sensor  # noqa: E402
 
 XTRANS = ("GBGGRG", "RGRBGB", "GBGGRG", "GRGGBG", "BGBRGR", "GRGGBG")
@@ -296,13 +297,12 @@ def test_configured_decoder_decodes_the_same(tmp_path: Path) -> None:
     tiff = tmp_path / "out.tiff"
     golden = ROOT / "tests" / "golden"
     files = [golden / "xtrans.jpg", golden / "xtrans.rmeta"]
-    words = ["-m", "examples.benchmark.configured", "--band", "7", "decode", *files, "-o", tiff]
+    words = ["-m", "rawcodec.selftest.configured", "--band", "7", "decode", *files, "-o", tiff]
     assert "exact: the digest matches" in run(words).output
     assert tifffile.imread(tiff).dtype == np.uint16
 
 
-def test_every_setting_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exactness, "kernel_names", lambda: ("int8", "float32"))
-    names = [setting.name for setting in exactness.settings()]
+def test_every_setting_has_a_name_of_its_own() -> None:
+    names = [setting.name for setting in settings(("int8", "float32"))]
     assert names[0] == "default"
     assert len(set(names)) == len(names)

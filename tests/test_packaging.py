@@ -15,10 +15,12 @@ import pytest
 from rawcodec import weights
 from rawcodec.errors import ModelError, QualityError
 from rawcodec.pipeline import quality_model
+from rawcodec.selftest.vectors import vectors
 from rawcodec.stream.header import QUALITIES
 from rawcodec.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ["golden.json", *(file.name for v in vectors() for file in (v.jpeg, v.sidecar))]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,8 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert modules <= names
     assert {f"rawcodec/weights/{model.file}" for model in weights.models()} <= names
     assert {"rawcodec/py.typed", "rawcodec/weights/MANIFEST.json"} <= names
+    golden = {Path(f"rawcodec/golden/{file}") for file in GOLDEN}
+    assert golden <= set(map(Path, names))
     information = f"rawcodec-{VERSION}.dist-info/"
     assert information + "licenses/LICENSE" in names
     tops = {name.split("/")[0] for name in names}
@@ -52,6 +56,8 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> No
     code = (
         "import rawcodec.weights as w\n"
         "print(w.__file__, w.folder())\n"  # the module, not the folder of its name
+        "from rawcodec.selftest.vectors import vectors\n"
+        "assert all(v.sidecar.parent.name == 'golden' for v in vectors())\n"
         "from rawcodec.model.store import load_model\n"
         "models = [load_model(w.require_model(m.id, m.hash)) for m in w.models()]\n"
         "print(*[(m.id, model.steps.shape) for m, model in zip(w.models(), models)])"

@@ -17,8 +17,9 @@ import tifffile
 
 import rawcodec
 from rawcodec import SidecarInfo
+from rawcodec.selftest.configured import kernel_names
+from rawcodec.selftest.settings import VARIABLES, Setting, settings
 
-from .configured import kernel_names
 from .markdown import page, table, versions
 from .pairs import PROGRAMS, Pair
 from .process import run
@@ -28,53 +29,7 @@ QUALITY = "medium"
 TIME_LIMIT = 60.0
 """Seconds; a decode that must be expected to take longer is left out, and the page says so."""
 
-BANDS = (20, 300, 1 << 20)
-"""Rows at a time: few; more, and not what the product takes; all."""
-
 _CONVOLUTION = re.compile(r"exec,cpu,convolution,([^,]+)")
-_VARIABLES = ("OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A way to run the decoder.
-
-    environment: variables, and their values. options: of
-    :mod:`examples.benchmark.configured`.
-    """
-
-    name: str
-    environment: tuple[tuple[str, str], ...] = ()
-    options: tuple[str, ...] = ()
-
-    @property
-    def how(self) -> str:
-        """What to set to do the same."""
-        words = [f"`{name}={value}`" for name, value in self.environment]
-        if self.options:
-            words.append(f"`{' '.join(self.options)}`")
-        return " ".join(words)
-
-
-def settings() -> list[Setting]:
-    """All settings that this rawcodec has; the first is the default."""
-    found = [Setting("default")]
-    for threads in ("1", "2", "4"):
-        name = "1 thread" if threads == "1" else f"{threads} threads"
-        found.append(Setting(name, (("OMP_NUM_THREADS", threads),)))
-    for isa, name in (("SSE41", "SSE4.1"), ("AVX2", "AVX2"), ("AVX512_CORE", "AVX-512")):
-        found.append(Setting(name, (("ONEDNN_MAX_CPU_ISA", isa),)))
-    found.append(Setting("plain ATen", (("ATEN_CPU_CAPABILITY", "default"),)))
-    kernels = kernel_names()
-    # the int8 kernel is oneDNN's own, whatever PyTorch is told
-    plain = ("--kernel", "float32") if kernels else ()
-    found.append(Setting("no oneDNN", (), ("--no-onednn", *plain)))
-    for kernel in kernels:
-        found.append(Setting(kernel, (), ("--kernel", kernel)))
-    for rows in BANDS:
-        name = "all rows" if rows == max(BANDS) else f"{rows} rows"
-        found.append(Setting(name, (), ("--band", str(rows))))
-    return found
 
 
 @dataclass(frozen=True)
@@ -114,10 +69,10 @@ def command(quality: str) -> str:
 
 def run_all(pairs: Sequence[Pair], out: Path, scratch: Path, quality: str = QUALITY) -> None:
     """Decode every pair with every setting, and write ``exactness.md`` to ``out``."""
-    everything = settings()
+    everything = settings(kernel_names())
     rate = dict.fromkeys(everything, 0.0)  # seconds a site, the highest seen
     checked: dict[Pair, Checked] = {}
-    with _without(_VARIABLES):
+    with _without(VARIABLES):
         # from small to large, so that a setting's time is known before it is long
         for pair in sorted(pairs, key=lambda pair: pair.raw.stat().st_size):
             checked[pair] = _check(pair, rate, scratch, quality, not checked)
@@ -150,7 +105,7 @@ def _check(
         if rate[setting] * sites > TIME_LIMIT:
             continue
         _progress(f"{pair.name}: {setting.name}")
-        program = ["examples.benchmark.configured", *setting.options]
+        program = ["rawcodec.selftest.configured", *setting.options]
         if not setting.options:
             program = ["rawcodec"]
         words = ["-m", *program, "decode", pair.jpeg, sidecar, *common, tiff]
@@ -185,7 +140,7 @@ def _page(everything: Sequence[Setting], checked: Sequence[Checked], quality: st
         f"{_verdict(everything, checked)} {made}",
         "## The settings",
         "Variables are set for `rawcodec decode`; options are those of `python -m "
-        "examples.benchmark.configured`, which sets what rawcodec has no options for and then "
+        "rawcodec.selftest.configured`, which sets what rawcodec has no options for and then "
         "runs it: `--no-onednn` takes oneDNN from PyTorch, `--kernel` has every network computed "
         "by one of rawcodec's kernels, and `--band` makes every layer compute so many rows at a "
         "time. *Convolutions* are those of oneDNN that ran on the smallest pair, as "

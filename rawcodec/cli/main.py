@@ -17,6 +17,7 @@ from .compare import compare
 from .decode import decode
 from .encode import encode
 from .info import info
+from .selftest import selftest
 from .shared import complain
 from .test import test
 
@@ -104,5 +105,5 @@ def commands() -> None:
     """
 
 
-for _command in (encode, decode, info, test, compare):
+for _command in (encode, decode, info, test, compare, selftest):
     commands.add_command(_command)

@@ -9,7 +9,9 @@ again, before the first release of a format.
 ``xtrans.dng`` and ``xtrans.jpg`` are kept as files: a scene of smoothed noise
 behind an X-Trans filter, 264x198, with three black levels, flagged to be turned
 (orientation 6), and its turned and cropped JPEG, so that the border grid is in
-use. The other pair is the example photo.
+use. ``bayer.jpg`` shows a part of the example photo's JPEG, straightened by 0.8
+degrees, so that a warp is in use; its raw is cut from the example photo. The
+other pair is the example photo itself.
 """
 
 from __future__ import annotations
@@ -17,9 +19,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 
+import numpy as np
+
 import rawcodec
+from rawcodec.photo.dng import write_dng
+from rawcodec.photo.jpeg import read_exif, read_reduced
+from rawcodec.photo.raw import read_raw
 from rawcodec.stream import container
 from rawcodec.stream.container import Chunk
 from rawcodec.stream.header import Header
@@ -33,8 +41,29 @@ PAIRS = {
     "photo-medium": ("../../examples/photo.dng", "../../examples/photo.jpg", "medium"),
     "xtrans": ("xtrans.dng", "xtrans.jpg", "tone"),
     "xtrans-max": ("xtrans.dng", "xtrans.jpg", "max"),
+    "bayer-high": (None, "bayer.jpg", "high"),
 }
-"""Raw and JPEG of each golden sidecar, relative to this folder, and its quality."""
+"""Raw and JPEG of each golden sidecar, relative to this folder, and its quality; the raw of
+``bayer.jpg`` is cut."""
+
+PART = (slice(300, 1000), slice(620, 1520))
+"""Rows and columns of the example photo that it is cut from."""
+
+CROP = {50719, 50720}
+"""Tags of the crop, which are those of the whole photo."""
+
+
+def cut(path: Path) -> None:
+    """Write a part of the example photo as a DNG."""
+    whole = read_raw(FOLDER / "../../examples/photo.dng").mosaic
+    samples = np.ascontiguousarray(whole.samples[PART])
+    height, width = samples.shape
+    sensor = dataclasses.replace(whole.sensor, width=width, height=height)
+    tags = tuple(tag for tag in whole.tags if tag[0] not in CROP)
+    part = dataclasses.replace(whole, samples=samples, sensor=sensor, tags=tags)
+    jpeg = FOLDER / "bayer.jpg"
+    with path.open("w+b") as file:
+        write_dng(file, part, read_exif(jpeg), read_reduced(jpeg, 64), compressed=True, threads=1)
 
 
 def make_golden(force: bool) -> None:
@@ -44,7 +73,11 @@ def make_golden(force: bool) -> None:
         path = FOLDER / f"{name}.rmeta"
         if path.exists() and not force:
             continue
-        data = rawcodec.encode(FOLDER / raw, FOLDER / jpeg, quality=quality)
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch) / "cut.dng" if raw is None else FOLDER / raw
+            if raw is None:
+                cut(source)
+            data = rawcodec.encode(source, FOLDER / jpeg, quality=quality)
         path.write_bytes(data)
         digest = rawcodec.inspect(data).mosaic_digest
         table[name] = {"jpeg": jpeg, "bytes": len(data), "mosaic_digest": digest}

@@ -1,12 +1,10 @@
-"""The command line of rawcodec, with settings that it has no options for.
+"""Settings that rawcodec has no options for, and its command line with them.
 
-A small program for :mod:`examples.benchmark.exactness`; what follows the
-settings goes to rawcodec::
+::
 
-    python -m examples.benchmark.configured --no-onednn decode photo.jpg photo.rmeta
+    python -m rawcodec.selftest.configured --no-onednn decode photo.jpg photo.rmeta
 
-Each setting must exist: one that is gone fails here, rather than measure
-nothing.
+Each setting must exist: one that is gone fails here, rather than test nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +20,8 @@ _KERNELS = "rawcodec.model.kernels", "KERNELS"
 
 
 def kernel_names() -> tuple[str, ...]:
-    """The kernels that the networks can be computed with; none without networks."""
-    try:
-        module = importlib.import_module(_KERNELS[0])
-    except ModuleNotFoundError:
-        return ()
-    return tuple(_existing(module, _KERNELS[1]))
+    """The kernels that the networks can be computed with."""
+    return tuple(_existing(importlib.import_module(_KERNELS[0]), _KERNELS[1]))
 
 
 def set_kernel(name: str) -> None:
@@ -48,7 +42,24 @@ def set_onednn(enabled: bool) -> None:
     """Let PyTorch use oneDNN, or its own kernels alone."""
     import torch
 
-    torch.backends.mkldnn.set_flags(enabled)
+    torch.backends.mkldnn.set_flags(enabled)  # type: ignore[no-untyped-call]
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Options for the settings, which ``apply`` applies."""
+    parser.add_argument("--band", type=int, metavar="ROWS")
+    parser.add_argument("--kernel", metavar="NAME")
+    parser.add_argument("--no-onednn", action="store_true")
+
+
+def apply(chosen: argparse.Namespace) -> None:
+    """Sets what was asked for, in this process."""
+    if chosen.band is not None:
+        set_band(chosen.band)
+    if chosen.kernel is not None:
+        set_kernel(chosen.kernel)
+    if chosen.no_onednn:
+        set_onednn(False)
 
 
 def _existing(module: ModuleType, name: str) -> Any:
@@ -59,20 +70,13 @@ def _existing(module: ModuleType, name: str) -> Any:
 
 def main() -> None:
     """Sets what is asked for, and runs rawcodec with the rest."""
-    parser = argparse.ArgumentParser(prog="python -m examples.benchmark.configured")
-    parser.add_argument("--band", type=int, metavar="ROWS")
-    parser.add_argument("--kernel", metavar="NAME")
-    parser.add_argument("--no-onednn", action="store_true")
+    parser = argparse.ArgumentParser(prog="python -m rawcodec.selftest.configured")
+    add_settings(parser)
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     chosen = parser.parse_args()
-    if chosen.band is not None:
-        set_band(chosen.band)
-    if chosen.kernel is not None:
-        set_kernel(chosen.kernel)
-    if chosen.no_onednn:
-        set_onednn(False)
+    apply(chosen)
 
-    from rawcodec.cli import main as rawcodec_main
+    from ..cli import main as rawcodec_main
 
     rawcodec_main(chosen.arguments)
 
