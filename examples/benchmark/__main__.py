@@ -212,6 +212,29 @@ def profile(data: Path, out: Path) -> None:
 
 
 @main.command()
+@_out_option
+@click.option("--mutations", type=int, default=10_000, show_default=True, help="How many.")
+def corruption(out: Path, mutations: int) -> None:
+    """What damaged sidecars do to the decoder."""
+    from . import corruption as corruption_page
+
+    corruption_page.run_all(out, mutations)
+    click.echo(f"{out / 'corruption.md'}: written")
+
+
+@main.command()
+@_out_option
+@click.option("--trials", type=int, default=200, show_default=True, help="How many.")
+def kills(out: Path, trials: int) -> None:
+    """What is left of commands that are killed."""
+    from . import kills as kills_page
+
+    with tempfile.TemporaryDirectory(prefix="rawcodec-benchmark-") as folder:
+        kills_page.run_all(out, Path(folder), trials)
+    click.echo(f"{out / 'kills.md'}: written")
+
+
+@main.command()
 @_data_option
 @_out_option
 def edits(data: Path, out: Path) -> None:

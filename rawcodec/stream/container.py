@@ -46,7 +46,7 @@ KNOWN: Final = ("HEAD", "ALGN", "TONE", "LATN", "tags")
 REQUIRED: Final = ("HEAD", "ALGN", "TONE")
 
 _TAIL: Final = "TAIL"
-_PREFIX = struct.Struct("<8sHH")
+PREFIX = struct.Struct("<8sHH")
 _LENGTH = struct.Struct("<4sI")
 _CRC = struct.Struct("<I")
 _DIGEST_SIZE: Final = TAIL_SIZE - FRAMING_SIZE
@@ -98,8 +98,13 @@ def write(chunks: Iterable[Chunk]) -> bytes:
     if size > SIZE_LIMIT:
         raise ValueError(f"the file would have {size} bytes; the limit is {SIZE_LIMIT}")
 
-    body = b"".join([_PREFIX.pack(MAGIC, FORMAT_VERSION, 0), *(_framed(chunk) for chunk in listed)])
-    return body + _framed(Chunk(_TAIL, _digest(body)))
+    body = b"".join([PREFIX.pack(MAGIC, FORMAT_VERSION, 0), *(framed(chunk) for chunk in listed)])
+    return body + framed(tail(body))
+
+
+def tail(body: bytes) -> Chunk:
+    """The last chunk of a file, behind all others."""
+    return Chunk(_TAIL, _digest(body))
 
 
 def read(data: bytes) -> list[Chunk]:
@@ -154,7 +159,8 @@ def _digest(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()[:_DIGEST_SIZE]
 
 
-def _framed(chunk: Chunk) -> bytes:
+def framed(chunk: Chunk) -> bytes:
+    """A chunk as it stands in a file."""
     body = _LENGTH.pack(chunk.type.encode("ascii"), len(chunk.payload)) + chunk.payload
     return body + _CRC.pack(zlib.crc32(body))
 
@@ -178,7 +184,7 @@ def _check_prefix(data: bytes) -> None:
         raise CorruptSidecarError(
             f"truncated: {len(data)} of the first {PREFIX_SIZE} bytes are there; {_COPY_AGAIN}"
         )
-    _, version, reserved = _PREFIX.unpack_from(data)
+    _, version, reserved = PREFIX.unpack_from(data)
     if version > FORMAT_VERSION:
         raise VersionError(
             f"format version {version} is newer than {FORMAT_VERSION}; install a newer rawcodec"
