@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import math
 import re
 import struct
 import unicodedata
@@ -200,13 +201,17 @@ class Alignment:
     def __init__(self, payload: bytes) -> None:
         require(len(payload) >= 26, "E19")
         fields = struct.unpack("<BIqIqB", payload[:26])
-        self.orientation, self.step_x, self.origin_x, self.step_y, self.origin_y, warped = fields
-        require(warped <= 1 and len(payload) == (194 if warped else 26), "E19")
-        self.warp_x = struct.unpack("<21i", payload[26:110]) if warped else None
-        self.warp_y = struct.unpack("<21i", payload[110:]) if warped else None
+        self.orientation, self.step_x, self.origin_x, self.step_y, self.origin_y, kind = fields
+        require(kind in (0, 1, 2, 4, 5, 6), "E19")
+        n = (0, 21, 30)[kind % 4]
+        require(len(payload) == 26 + 8 * n + (32 if kind >= 4 else 0), "E19")
+        self.warp_x = struct.unpack(f"<{n}i", payload[26 : 26 + 4 * n]) if n else None
+        self.warp_y = struct.unpack(f"<{n}i", payload[26 + 4 * n : 26 + 8 * n]) if n else None
+        shifts = struct.unpack("<8i", payload[26 + 8 * n :]) if kind >= 4 else (0,) * 8
+        self.shifts = (shifts[:4], (0, 0, 0, 0), shifts[4:])
         require(1 <= self.orientation <= 8, "E19")
         for step, origin in ((self.step_x, self.origin_x), (self.step_y, self.origin_y)):
-            require(3355443 <= step <= 20971520, "E19")
+            require(1677721 <= step <= 20971520, "E19")
             require(abs(origin) < 2**40, "E19")
 
 
@@ -245,19 +250,29 @@ def kernel() -> list[list[int]]:
 
 
 TERMS = [(i, j) for i in range(6) for j in range(6 - i)]
+CONE_TERMS = [(i, j) for i in range(4) for j in range(4 - i)][1:]
+
+
+def polynomial(coefficient: dict[tuple[int, int], int], degree: int, x: int, y: int) -> int:
+    """P of a degree, for X and Y."""
+    d = 0
+    for i in range(degree, -1, -1):
+        line = 0
+        for j in range(degree - i, -1, -1):
+            line = (line * y + 2**14) // 2**15 + coefficient[i, j]
+        d = (d * x + 2**14) // 2**15 + line
+    return d
 
 
 def displacement(warp: tuple[int, ...] | None, x: int, y: int) -> int:
     """D, for X and Y."""
     if warp is None:
         return 0
-    coefficient = dict(zip(TERMS, warp, strict=True))
-    d = 0
-    for i in range(5, -1, -1):
-        line = 0
-        for j in range(5 - i, -1, -1):
-            line = (line * y + 2**14) // 2**15 + coefficient[i, j]
-        d = (d * x + 2**14) // 2**15 + line
+    d = polynomial(dict(zip(TERMS, warp[:21], strict=True)), 5, x, y)
+    if len(warp) > 21:
+        cone = dict(zip(CONE_TERMS, warp[21:], strict=True))
+        cone[0, 0] = 0
+        d += (math.isqrt(x * x + y * y) * polynomial(cone, 3, x, y) + 2**14) // 2**15
     return d
 
 
@@ -290,15 +305,17 @@ class Guide:
 
     def row(self, y: int, columns: range) -> np.ndarray:
         """G[c][y][x] of these columns, as an array (columns, 3)."""
-        u, v = self.places(y, columns)
-        pixels_x, weights_x = self.around(u, self.w)
-        pixels_y, weights_y = self.around(v, self.h)
+        green_u, green_v = self.places(y, columns)
+        x = np.array(columns, np.int64)
         g = np.zeros((len(columns), 3), np.int64)
-        for t in range(6):
-            total = np.zeros((len(columns), 3), np.int64)
-            for s in range(6):
-                total += weights_y[:, s, None] * self.pixels[pixels_y[:, s], pixels_x[:, t]]
-            g += weights_x[:, t, None] * ((total + 8) // 16)
+        for c, (step_x, origin_x, step_y, origin_y) in enumerate(self.alignment.shifts):
+            pixels_x, weights_x = self.around(green_u + step_x * x + origin_x, self.w)
+            pixels_y, weights_y = self.around(green_v + step_y * y + origin_y, self.h)
+            for t in range(6):
+                total = np.zeros(len(columns), np.int64)
+                for s in range(6):
+                    total += weights_y[:, s] * self.pixels[pixels_y[:, s], pixels_x[:, t], c]
+                g[:, c] += weights_x[:, t] * ((total + 8) // 16)
         return np.clip((g + 128) // 256, 0, 4080)
 
     def reached(self) -> np.ndarray:

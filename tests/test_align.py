@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import struct
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from rawcodec.photo.align import (
+    CONE_TERMS,
     FRACTION_BITS,
     GUIDE_MAX,
     MAX_STEP,
@@ -20,6 +22,7 @@ from rawcodec.photo.align import (
     TERMS,
     Alignment,
     Guide,
+    Lateral,
     Warp,
     kernel,
     orient,
@@ -33,10 +36,17 @@ FLAT = Warp((0,) * len(TERMS), (0,) * len(TERMS))
 steps = st.integers(MIN_STEP, MAX_STEP)
 origins = st.integers(1 - ORIGIN_LIMIT, ORIGIN_LIMIT - 1)
 coefficients = st.integers(-(1 << 31), (1 << 31) - 1)
-rows_of_coefficients = st.tuples(*[coefficients] * len(TERMS))
-wild_warps = st.builds(Warp, rows_of_coefficients, rows_of_coefficients)
+SIZES = len(TERMS), len(TERMS) + len(CONE_TERMS)
+wild_warps = st.sampled_from(SIZES).flatmap(
+    lambda n: st.builds(Warp, *[st.tuples(*[coefficients] * n)] * 2)
+)
+laterals = st.builds(Lateral, *[st.tuples(*[coefficients] * 4)] * 2)
 alignments = st.builds(
-    Alignment, st.integers(1, 8), steps, origins, steps, origins, st.none() | wild_warps
+    Alignment,
+    st.integers(1, 8),
+    *(steps, origins) * 2,
+    st.none() | wild_warps,
+    st.none() | laterals,
 )
 
 
@@ -50,7 +60,8 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 @given(alignments)
 def test_packed_and_unpacked_is_the_same(alignment: Alignment):
     data = alignment.pack()
-    assert len(data) == (26 if alignment.warp is None else 194)
+    warp = 0 if alignment.warp is None else 8 * len(alignment.warp.x)
+    assert len(data) == 26 + warp + (0 if alignment.lateral is None else 32)
     assert Alignment.unpack(data) == alignment
 
 
@@ -62,6 +73,14 @@ def test_packed_bytes_are_as_specified():
     warped = dataclasses.replace(alignment, warp=warp)
     numbers = [*range(-5, 16), -(1 << 31), *[0] * 19, (1 << 31) - 1]
     assert warped.pack() == expected[:-1] + b"\1" + struct.pack("<42i", *numbers)
+    cone = dataclasses.replace(alignment, warp=Warp(tuple(range(30)), tuple(range(30, 60))))
+    assert cone.pack() == expected[:-1] + b"\2" + struct.pack("<60i", *range(60))
+    shifts = struct.pack("<8i", *range(-4, 4))
+    lateral = Lateral((-4, -3, -2, -1), (0, 1, 2, 3))
+    assert dataclasses.replace(alignment, lateral=lateral).pack() == expected[:-1] + b"\4" + shifts
+    assert dataclasses.replace(warped, lateral=lateral).pack() == (
+        expected[:-1] + b"\5" + struct.pack("<42i", *numbers) + shifts
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,12 +122,12 @@ def test_a_wrong_length_is_refused_of_a_warp(size: int):
         Alignment.unpack(data.ljust(size, b"\0")[:size])
 
 
-@pytest.mark.parametrize("flag", [2, 128, 255])
-def test_a_flag_that_is_neither_0_nor_1_is_refused(flag: int):
+@pytest.mark.parametrize("kind", [2, 3, 4, 5, 6, 7, 8, 128, 255])
+def test_a_kind_that_is_unknown_or_of_another_length_is_refused(kind: int):
     data = dataclasses.replace(PLAIN, warp=FLAT).pack()
     for size in (26, 194):
         with pytest.raises(ValueError):
-            Alignment.unpack(data[:25] + bytes([flag]) + data[26:size])
+            Alignment.unpack(data[:25] + bytes([kind]) + data[26:size])
 
 
 def test_fixed_point_keeps_positions_to_a_256th_of_a_pixel_over_the_widest_raw():
@@ -368,16 +387,25 @@ def test_a_jpeg_beyond_the_mosaic_reaches_nothing():
 
 def displacement(warp: tuple[int, ...], x: int, y: int, width: int, height: int) -> int:
     """D of a site."""
-    coefficient = dict(zip([(i, j) for i in range(6) for j in range(6 - i)], warp, strict=True))
     longer = max(width, height)
     far = (2 * x - (width - 1)) * 2**15 // longer
     down = (2 * y - (height - 1)) * 2**15 // longer
-    total = 0
-    for i in range(5, -1, -1):
-        line = 0
-        for j in range(5 - i, -1, -1):
-            line = (line * down + 2**14) // 2**15 + coefficient[i, j]
-        total = (total * far + 2**14) // 2**15 + line
+
+    def polynomial(degree: int, values: tuple[int, ...]) -> int:
+        terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+        coefficient = dict(zip(terms, values, strict=True))
+        total = 0
+        for i in range(degree, -1, -1):
+            line = 0
+            for j in range(degree - i, -1, -1):
+                line = (line * down + 2**14) // 2**15 + coefficient[i, j]
+            total = (total * far + 2**14) // 2**15 + line
+        return total
+
+    total = polynomial(5, warp[:21])
+    if len(warp) > 21:
+        distance = math.isqrt(far * far + down * down)
+        total += (distance * polynomial(3, (0, *warp[21:])) + 2**14) // 2**15
     return total
 
 
@@ -399,12 +427,16 @@ def exact_guide(
     out = np.empty((3, len(rows), width + 4), int)
     for n, y in enumerate(rows):
         for x in range(-2, width + 2):
-            u, v = exact_position(a, x, y, width, height)
-            column, phase_u = divmod((u + 2**17) // 2**18, 64)
-            row, phase_v = divmod((v + 2**17) // 2**18, 64)
-            lines = [plain[min(max(row - 2 + s, 0), bottom)] for s in range(6)]
-            places = [min(max(column - 2 + t, 0), right) for t in range(6)]
+            green = exact_position(a, x, y, width, height)
             for c in range(3):
+                u, v = green
+                if a.lateral is not None and c != 1:
+                    shift = a.lateral.red if c == 0 else a.lateral.blue
+                    u, v = u + shift[0] * x + shift[1], v + shift[2] * y + shift[3]
+                column, phase_u = divmod((u + 2**17) // 2**18, 64)
+                row, phase_v = divmod((v + 2**17) // 2**18, 64)
+                lines = [plain[min(max(row - 2 + s, 0), bottom)] for s in range(6)]
+                places = [min(max(column - 2 + t, 0), right) for t in range(6)]
                 sums = [
                     (sum(weights[phase_v][s] * lines[s][p][c] for s in range(6)) + 8) // 16
                     for p in places
@@ -416,7 +448,7 @@ def exact_guide(
 
 def bend(rng: np.random.Generator, pixels: float) -> Warp:
     """A warp that moves sites by about so many pixels."""
-    values = rng.normal(0, pixels * 65536 / 3, (2, len(TERMS)))
+    values = rng.normal(0, pixels * 65536 / 3, (2, rng.choice(SIZES)))
     return Warp(*(tuple(int(n) for n in row) for row in values))
 
 
@@ -429,16 +461,18 @@ any_warp = st.one_of(
     ),
 )
 near_origins = st.integers(-20 * ONE, 20 * ONE)
+near_shifts = st.tuples(*[st.integers(-ONE // 4, ONE // 4), st.integers(-3 * ONE, 3 * ONE)] * 2)
+near_laterals = st.none() | laterals | st.builds(Lateral, near_shifts, near_shifts)
 warped_alignments = st.builds(
-    Alignment, st.just(1), steps, near_origins, steps, near_origins, any_warp
+    Alignment, st.just(1), *(steps, near_origins) * 2, any_warp, near_laterals
 )
 EXTREMES = [
-    Warp((a,) * len(TERMS), (b,) * len(TERMS))
+    Warp((a,) * SIZES[1], (b,) * SIZES[1])
     for a, b in itertools.product((-(1 << 31), (1 << 31) - 1), repeat=2)
 ] + [
     Warp(
-        tuple(((-1) ** (i + 1)) * ((1 << 31) - 1) for i, j in TERMS),
-        tuple(((-1) ** (j + 1)) * ((1 << 31) - 1) for i, j in TERMS),
+        tuple(((-1) ** (i + 1)) * ((1 << 31) - 1) for i, j in TERMS + CONE_TERMS),
+        tuple(((-1) ** (j + 1)) * ((1 << 31) - 1) for i, j in TERMS + CONE_TERMS),
     )
 ]
 
@@ -501,22 +535,24 @@ def test_a_warped_guide_is_exactly_the_specified_one(
     assert np.array_equal(got, exact_guide(pixels, a, width, height, range(-2, height + 2)))
 
 
-@settings(max_examples=15, deadline=None)
-@given(steps, near_origins, steps, near_origins)
-def test_a_plain_guide_is_exactly_the_specified_one(sx: int, ox: int, sy: int, oy: int):
+@settings(max_examples=25, deadline=None)
+@given(steps, near_origins, steps, near_origins, near_laterals)
+def test_a_plain_guide_is_exactly_the_specified_one(
+    sx: int, ox: int, sy: int, oy: int, lateral: Lateral | None
+):
     """As a warped one is: that of a warp of zeros is the same."""
-    a = Alignment(1, sx, ox, sy, oy)
+    a = Alignment(1, sx, ox, sy, oy, None, lateral)
     pixels = picture(13, 17)
     got = Guide(pixels, a, 15, 10, 2).band(-2, 12)
     assert np.array_equal(got, exact_guide(pixels, a, 15, 10, range(-2, 12)))
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps, near_origins, steps, near_origins, st.integers(0, 6))
+@given(steps, near_origins, steps, near_origins, near_laterals, st.integers(0, 6))
 def test_a_warp_of_zeros_gives_exactly_the_plain_guide(
-    sx: int, ox: int, sy: int, oy: int, reach: int
+    sx: int, ox: int, sy: int, oy: int, lateral: Lateral | None, reach: int
 ):
-    plain = Alignment(1, sx, ox, sy, oy)
+    plain = Alignment(1, sx, ox, sy, oy, None, lateral)
     warped = dataclasses.replace(plain, warp=FLAT)
     pixels = (picture(40, 50) > 127).astype(np.uint8) * 255
     bands = [Guide(pixels, a, 61, 37, reach).band(-7, 45) for a in (plain, warped)]
@@ -570,3 +606,28 @@ def test_guide_rows_may_be_turned_by_a_warp():
     rows, columns = np.mgrid[:100, :100]
     assert np.abs(band[0] / 16 - (columns + 50 + 0.1 * (rows - 49.5))).max() < 0.05
     assert np.abs(band[1] / 16 - (rows + 50 - 0.1 * (columns - 49.5))).max() < 0.05
+
+
+def test_a_cone_of_one_term_moves_sites_by_their_distance_too():
+    """A pixel times x times the distance from the middle, the longer side being 2."""
+    cone = dict.fromkeys(CONE_TERMS, 0)
+    cone[1, 0] = 1 << 16
+    a = dataclasses.replace(PLAIN, warp=Warp(FLAT.x + tuple(cone.values()), FLAT.y + (0,) * 9))
+    rows, columns = np.arange(300, dtype=np.int64), np.arange(400, dtype=np.int64)
+    u, v = a.positions(rows, columns, 400, 300)
+    x, y = (2 * columns - 399) / 400, (2 * rows - 299) / 400
+    assert np.abs(u / ONE - columns - x * np.hypot(x, y[:, None])).max() < 2e-4
+    assert np.array_equal(
+        np.broadcast_to(v, u.shape), np.broadcast_to(rows[:, None] * ONE, u.shape)
+    )
+
+
+def test_colours_are_moved_against_green():
+    """Red a pixel to the right, blue 2 % larger."""
+    ramp = np.arange(200, dtype=np.uint8)
+    pixels = np.repeat(np.broadcast_to(ramp, (50, 200))[:, :, None], 3, axis=2)
+    a = dataclasses.replace(PLAIN, lateral=Lateral((0, ONE, 0, 0), (ONE // 50, 0, ONE // 50, 0)))
+    red, green, blue = (n[20, :150] / 16 for n in Guide(pixels, a, 180, 40, 0).band(0, 40))
+    assert np.array_equal(green, ramp[:150])
+    assert np.array_equal(red, ramp[1:151])
+    assert np.abs(blue - 1.02 * ramp[:150]).max() < 0.1

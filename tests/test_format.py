@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import struct
 from collections.abc import Callable
@@ -212,12 +213,13 @@ def test_a_warp_of_any_size_decodes_to_the_same_mosaic(tmp_path: Path):
     with Image.open(jpeg) as image:
         pixels = np.asarray(image.convert("RGB"))
     rng = np.random.default_rng(4)
-    for spread in (2**14, 2**20, 2**31 - 1):
-        numbers = rng.integers(-spread, spread + 1, 42).tolist()
+    kinds = {1: 42, 2: 60, 4: 8, 5: 50, 6: 68}
+    for spread, (kind, count) in itertools.product((2**14, 2**20, 2**31 - 1), kinds.items()):
+        numbers = rng.integers(-spread, spread + 1, count).tolist()
         if spread == 2**31 - 1:
-            numbers[::2] = [spread, -spread - 1] * 10 + [spread]
-        algn = next(c.payload for c in chunks if c.type == "ALGN")[:25] + b"\1"
-        algn += struct.pack("<42i", *numbers)
+            numbers[::2] = ([spread, -spread - 1] * 17)[: count // 2]
+        algn = next(c.payload for c in chunks if c.type == "ALGN")[:25] + bytes([kind])
+        algn += struct.pack(f"<{count}i", *numbers)
         head = Head(next(c.payload for c in chunks if c.type == "HEAD"))
         guide = DocumentGuide(pixels, DocumentAlignment(algn), head)
         alignment = Alignment.unpack(algn)
@@ -676,8 +678,11 @@ def test_what_both_refuse_has_one_number(pair: tuple[list[Chunk], Path]):
     faults = {
         "quality without a model": ("HEAD", head[:25] + b"\2" + head[26:], "E13"),
         "too many sites": ("HEAD", struct.pack("<4H", *[0x7FFF] * 4) + head[8:], "E13"),
-        "neither 0 nor 1": ("ALGN", algn[:25] + b"\2", "E19"),
-        "neither 0 nor 1, and a warp": ("ALGN", algn[:25] + b"\2" + warp, "E19"),
+        "unknown kind": ("ALGN", algn[:25] + b"\3", "E19"),
+        "unknown kind, and a warp": ("ALGN", algn[:25] + b"\3" + warp, "E19"),
+        "a warp of the shorter kind": ("ALGN", algn[:25] + b"\2" + warp, "E19"),
+        "no shifts of red and blue": ("ALGN", algn[:25] + b"\4", "E19"),
+        "a warp without the shifts": ("ALGN", algn[:25] + b"\5" + warp, "E19"),
         "no warp": ("ALGN", algn[:25] + b"\1", "E19"),
         "half a warp": ("ALGN", algn[:25] + b"\1" + warp[:84], "E19"),
         "a byte too many": ("ALGN", algn[:25] + b"\1" + warp + b"\0", "E19"),

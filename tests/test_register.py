@@ -7,7 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -108,7 +108,8 @@ def check_plain(load, name: str, program: str) -> None:
     mosaic, pixels = load(name, f"{name}.{program}.jpg")
     orientation, origin = truth(name, program)
     result = register(mosaic, pixels)
-    assert result.alignment == Alignment.from_floats(orientation, 1, origin, 1, origin)
+    green = replace(result.alignment, lateral=None)
+    assert green == Alignment.from_floats(orientation, 1, origin, 1, origin)
     assert result.agreement > 0.6
     assert result.spread < 0.3
 
@@ -129,7 +130,7 @@ def check_turned(load, name: str, program: str, orientation: int) -> None:
     mosaic, pixels = load(name, f"{name}.{program}.jpg")
     own, origin = truth(name, program)
     turned = np.ascontiguousarray(STORED_AS[orientation](orient(pixels, own)))
-    found = register(mosaic, turned).alignment
+    found = replace(register(mosaic, turned).alignment, lateral=None)
     assert found == Alignment.from_floats(orientation, 1, origin, 1, origin)
 
 
@@ -177,8 +178,8 @@ def test_every_reduced_jpeg_is_found(load, name: str, program: str, scale: float
     check_reduced(load, name, program, scale)
 
 
-@pytest.mark.parametrize("scale", [0.25, 0.3, 0.9])
-def test_other_scales_down_to_a_quarter_are_found(load, scale: float):
+@pytest.mark.parametrize("scale", [0.125, 0.25, 0.9])
+def test_other_scales_down_to_an_eighth_are_found(load, scale: float):
     check_reduced(load, "colorchart", "rt", scale)
 
 
@@ -228,7 +229,8 @@ def test_the_same_pair_registers_the_same_twice(load):
 def test_a_black_and_white_jpeg_is_found(load):
     mosaic, pixels = load("colorchart", "colorchart.rt.jpg")
     grey = np.repeat(np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None], 3, axis=2)
-    assert register(mosaic, grey).alignment == Alignment.from_floats(1, 1, -4, 1, -4)
+    found = replace(register(mosaic, grey).alignment, lateral=None)
+    assert found == Alignment.from_floats(1, 1, -4, 1, -4)
 
 
 # Pictures that a program has bent: lens correction and straightening
@@ -479,7 +481,7 @@ def test_sizes_that_cannot_match_are_refused_with_both_sizes(size: tuple[int, in
 
 def test_a_thumbnail_is_refused():
     mosaic = raw_of(1000 + 8000 * texture(960, 1280))
-    small = Image.fromarray((255 * texture(960, 1280)).astype(np.uint8)).resize((160, 120))
+    small = Image.fromarray((255 * texture(960, 1280)).astype(np.uint8)).resize((100, 75))
     with pytest.raises(AlignmentError):
         register(mosaic, np.asarray(small.convert("RGB")))
 

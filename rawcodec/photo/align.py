@@ -27,7 +27,7 @@ GUIDE_BITS = 12
 
 GUIDE_MAX = 255 << (GUIDE_BITS - 8)
 
-MIN_STEP = (1 << FRACTION_BITS) // 5
+MIN_STEP = (1 << FRACTION_BITS) // 10
 MAX_STEP = (1 << FRACTION_BITS) * 5 // 4
 
 DEGREE = 5
@@ -39,8 +39,19 @@ WARP_BITS = 16
 TERMS = tuple((i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i))
 """Powers of x and y of a warp's terms, in the order of the coefficients."""
 
+CONE = 3
+"""Degree of the polynomials that a warp's distance from the middle is multiplied by."""
+
+CONE_TERMS = tuple((i, j) for i in range(CONE + 1) for j in range(CONE + 1 - i) if (i, j) != (0, 0))
+"""Powers of x and y of these, in the order of the coefficients."""
+
+LATERAL = 4
+"""The bit of the kind that says that the JPEG's red and blue lie elsewhere than its green."""
+
 _STRUCT = struct.Struct("<BIqIqB")
-_COEFFICIENTS = struct.Struct(f"<{2 * len(TERMS)}i")
+_SHIFTS = struct.Struct("<8i")
+_SIZES = {0: 0, 1: len(TERMS), 2: len(TERMS) + len(CONE_TERMS)}
+"""Coefficients of each axis, by the kind of warp."""
 _TAPS = 6
 _UNIT_BITS = 15  # coordinates of a warp: the longer side spans -1 to 1
 _WARPED_ROWS = 16  # at a time: few enough for the cache, enough for threads to pay
@@ -54,10 +65,32 @@ class Warp:
     x, y: coefficients of two polynomials in the position on the mosaic
         (``TERMS``), in units of 2**-16 pixels of the oriented JPEG, 32 bits
         each; the position is relative to the middle, the longer side being 2.
+        Behind them may be those of two more (``CONE_TERMS``), which the distance
+        from the middle is multiplied by: lens profiles have its odd powers,
+        which no polynomial in x and y has.
     """
 
     x: tuple[int, ...]
     y: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lateral:
+    """How far red and blue of the JPEG lie from green where sites of one place are meant.
+
+    Correcting lateral chromatic aberration moves colours against one another;
+    this moves them back to where the sensor has them.
+
+    red, blue: (step x, origin x, step y, origin y), each of 32 bits, which are
+        added to the alignment's.
+    """
+
+    red: tuple[int, int, int, int]
+    blue: tuple[int, int, int, int]
+
+    def of(self, colour: int) -> tuple[int, int, int, int]:
+        """What is added for a colour of the JPEG: 0 red, 1 green, 2 blue."""
+        return (self.red, (0, 0, 0, 0), self.blue)[colour]
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,7 @@ class Alignment:
     step_x, origin_x: site x lies at ``(step_x * x + origin_x) / 2**24`` pixels
         of the oriented JPEG, pixel centres being integers; y likewise.
     warp: what is added to these positions; None for a plain crop or reduction.
+    lateral: what more is added for red and blue of the JPEG; None for nothing.
 
     >>> Alignment(1, 1 << 24, -4 << 24, 1 << 24, -4 << 24).position_x(4)
     0.0
@@ -80,19 +114,25 @@ class Alignment:
     step_y: int
     origin_y: int
     warp: Warp | None = None
+    lateral: Lateral | None = None
 
     def pack(self) -> bytes:
         """The ALGN chunk's payload (docs/FORMAT.md)."""
-        warp = self.warp
-        head = _STRUCT.pack(
+        warp, lateral = self.warp, self.lateral
+        kind = 0 if warp is None else 1 + (len(warp.x) > len(TERMS))
+        data = _STRUCT.pack(
             self.orientation,
             self.step_x,
             self.origin_x,
             self.step_y,
             self.origin_y,
-            warp is not None,
+            kind if lateral is None else kind | LATERAL,
         )
-        return head if warp is None else head + _COEFFICIENTS.pack(*warp.x, *warp.y)
+        if warp is not None:
+            data += struct.pack(f"<{2 * len(warp.x)}i", *warp.x, *warp.y)
+        if lateral is not None:
+            data += _SHIFTS.pack(*lateral.red, *lateral.blue)
+        return data
 
     @classmethod
     def unpack(cls, data: bytes) -> Alignment:
@@ -102,15 +142,22 @@ class Alignment:
         """
         if len(data) < _STRUCT.size:
             raise ValueError(f"the alignment has {len(data)} bytes, {_STRUCT.size} are its least")
-        orientation, step_x, origin_x, step_y, origin_y, warped = _STRUCT.unpack_from(data)
-        size = _STRUCT.size + (_COEFFICIENTS.size if warped else 0)
-        if warped > 1 or len(data) != size:
+        orientation, step_x, origin_x, step_y, origin_y, kind = _STRUCT.unpack_from(data)
+        count = _SIZES.get(kind & ~LATERAL)
+        if count is None:
+            raise ValueError(f"the alignment is of the unknown kind {kind}")
+        end = _STRUCT.size + 8 * count
+        size = end + (_SHIFTS.size if kind & LATERAL else 0)
+        if len(data) != size:
             raise ValueError(f"the alignment has {len(data)} bytes, not {size}")
-        warp = None
-        if warped:
-            coefficients = _COEFFICIENTS.unpack_from(data, _STRUCT.size)
-            warp = Warp(coefficients[: len(TERMS)], coefficients[len(TERMS) :])
-        alignment = cls(orientation, step_x, origin_x, step_y, origin_y, warp)
+        warp = lateral = None
+        if count:
+            coefficients = struct.unpack_from(f"<{2 * count}i", data, _STRUCT.size)
+            warp = Warp(coefficients[:count], coefficients[count:])
+        if kind & LATERAL:
+            shifts = _SHIFTS.unpack_from(data, end)
+            lateral = Lateral(shifts[:4], shifts[4:])
+        alignment = cls(orientation, step_x, origin_x, step_y, origin_y, warp, lateral)
         if not 1 <= alignment.orientation <= 8:
             raise ValueError(f"orientation {alignment.orientation} is none of 1 to 8")
         for step in (alignment.step_x, alignment.step_y):
@@ -159,7 +206,7 @@ class Alignment:
     def positions(
         self, rows: np.ndarray, columns: np.ndarray, width: int, height: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Column and row in the JPEG of sites, in units of 2**-24 pixels: int64 each.
+        """Column and row in the JPEG's green of sites, in units of 2**-24 pixels: int64 each.
 
         rows, columns: int64 (r,) and (c,), the sites' coordinates. width,
         height: of the mosaic. Returns two arrays that broadcast to (r, c).
@@ -171,8 +218,9 @@ class Alignment:
             x = ((2 * columns - (width - 1)) << _UNIT_BITS) // length
             y = ((2 * rows - (height - 1)) << _UNIT_BITS) // length
             shift = FRACTION_BITS - WARP_BITS
-            u = u + (_polynomial(self.warp.x, x, y) << shift)
-            v = v + (_polynomial(self.warp.y, x, y) << shift)
+            distance = _distance(x, y) if len(self.warp.x) > len(TERMS) else None
+            u = u + (_displacement(self.warp.x, x, y, distance) << shift)
+            v = v + (_displacement(self.warp.y, x, y, distance) << shift)
         return u, v
 
     def reached(
@@ -201,17 +249,43 @@ class Alignment:
         return None if result.all() else result
 
 
-def _polynomial(coefficients: tuple[int, ...], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Value in 2**-16 pixels at the sites (y, x), coordinates in 2**-15: int64 (len(y), len(x)).
+def _distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance of the sites (y, x) from the middle, rounded down: int64 (len(y), len(x))."""
+    square = (x * x)[None, :] + (y * y)[:, None]
+    root: np.ndarray = np.sqrt(square.astype(np.float64)).astype(np.int64)
+    # whatever a library's root rounds to, the integer is the right one
+    root -= root * root > square
+    root += (root + 1) * (root + 1) <= square
+    return root
 
-    Horner's scheme, rounding after each product; all products fit 64 bits.
+
+def _displacement(
+    coefficients: tuple[int, ...], x: np.ndarray, y: np.ndarray, distance: np.ndarray | None
+) -> np.ndarray:
+    """In 2**-16 pixels at the sites (y, x), coordinates in 2**-15: int64 (len(y), len(x)).
+
+    All products fit 64 bits.
     """
-    terms = dict(zip(TERMS, coefficients, strict=True))
+    total = _polynomial(dict(zip(TERMS, coefficients, strict=False)), DEGREE, x, y)
+    if distance is not None:
+        cone = dict(zip(CONE_TERMS, coefficients[len(TERMS) :], strict=True))
+        part = _polynomial({(0, 0): 0, **cone}, CONE, x, y)
+        part *= distance
+        part += 1 << (_UNIT_BITS - 1)
+        part >>= _UNIT_BITS
+        total += part
+    return total
+
+
+def _polynomial(
+    terms: dict[tuple[int, int], int], degree: int, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Horner's scheme, rounding after each product: int64 (len(y), len(x))."""
     half = 1 << (_UNIT_BITS - 1)
     total = np.zeros((len(y), len(x)), np.int64)
-    for i in range(DEGREE, -1, -1):
+    for i in range(degree, -1, -1):
         line = np.zeros(len(y), np.int64)
-        for j in range(DEGREE - i, -1, -1):
+        for j in range(degree - i, -1, -1):
             line = ((line * y + half) >> _UNIT_BITS) + terms[i, j]
         total *= x
         total += half
@@ -300,12 +374,16 @@ class Guide:
         self._alignment = alignment
         self._size = width, height
         self._sites = np.arange(-reach, width + reach, dtype=np.int64)
-        if alignment.warp is not None:
+        if alignment.warp is None:
+            return
+        if alignment.lateral is None:
             # the three colours in one integer are looked up and weighed at once
             wide = np.zeros(pixels.shape[:2], np.int64)
             for colour in range(3):
                 wide |= pixels[:, :, colour].astype(np.int64) << (colour * _FIELD_BITS)
             self._packed = wide.ravel()
+        else:
+            self._planes = [pixels[:, :, c].astype(np.int32).ravel() for c in range(3)]
 
     def band(self, top: int, bottom: int) -> np.ndarray:
         """Guide of rows top..bottom-1, which may lie outside the mosaic.
@@ -313,70 +391,119 @@ class Guide:
         int16 (3, bottom - top, width + 2 reach), 0..4080. The result does not
         depend on how rows are grouped into bands.
         """
+        planes = np.empty((3, bottom - top, len(self._sites)), np.int16)
         if self._alignment.warp is None:
             rows = np.arange(top, bottom, dtype=np.int64)
             u, v = self._alignment.positions(rows, self._sites, *self._size)
-            planes = self._straight(u[0], v[:, 0])
+            if self._alignment.lateral is None:
+                planes[:] = self._straight(u[0], v[:, 0], slice(None))
+            else:
+                for colour in range(3):
+                    across, down = self._moved(colour, rows, u, v)
+                    planes[colour] = self._straight(
+                        across[0], down[:, 0], slice(colour, colour + 1)
+                    )[0]
         else:
-            planes = np.empty((3, bottom - top, len(self._sites)), np.int16)
             for first in range(top, bottom, _WARPED_ROWS):
                 rows = np.arange(first, min(first + _WARPED_ROWS, bottom), dtype=np.int64)
                 u, v = self._alignment.positions(rows, self._sites, *self._size)
-                planes[:, first - top : first - top + _WARPED_ROWS] = self._warped(u, v)
+                part = planes[:, first - top : first - top + _WARPED_ROWS]
+                if self._alignment.lateral is None:
+                    part[:] = self._warped(u, v)
+                else:
+                    for colour in range(3):
+                        part[colour] = self._warped_plane(
+                            *self._moved(colour, rows, u, v), self._planes[colour]
+                        )
         np.clip(planes, 0, GUIDE_MAX, out=planes)
         return planes
 
-    def _straight(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Resampling where columns and rows are independent: int16 (3, rows, columns)."""
+    def _moved(
+        self, colour: int, rows: np.ndarray, u: np.ndarray, v: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in a colour of the JPEG, from those in its green."""
+        lateral = self._alignment.lateral
+        assert lateral is not None
+        step_x, origin_x, step_y, origin_y = lateral.of(colour)
+        return u + (step_x * self._sites + origin_x), v + (step_y * rows + origin_y)[:, None]
+
+    def _straight(self, u: np.ndarray, v: np.ndarray, colours: slice) -> np.ndarray:
+        """Resampling where columns and rows are independent: int16 (colours, rows, columns)."""
         whole, phase = _whole_and_phase(v)
-        limit = self._pixels.shape[0] - 1
+        pixels = self._pixels[:, :, colours]
+        limit = pixels.shape[0] - 1
         if not phase.any():
-            rows = self._pixels[np.clip(whole, 0, limit)]
+            rows = pixels[np.clip(whole, 0, limit)]
             planes = np.ascontiguousarray(rows.transpose(2, 0, 1)).astype(np.int16) << 4
         else:
             taps = kernel()[phase]
-            first = int(np.clip(whole[0] - 2, 0, limit))
-            last = int(np.clip(whole[-1] + 3, 0, limit))
-            source = np.ascontiguousarray(self._pixels[first : last + 1].transpose(2, 0, 1))
-            total = np.zeros((3, len(v), source.shape[2]), dtype=np.int32)
+            first = int(np.clip(whole.min() - 2, 0, limit))
+            last = int(np.clip(whole.max() + 3, 0, limit))
+            source = np.ascontiguousarray(pixels[first : last + 1].transpose(2, 0, 1))
+            total = np.zeros((len(source), len(v), source.shape[2]), dtype=np.int32)
             for tap in range(_TAPS):
                 rows = source[:, np.clip(whole + (tap - 2), 0, limit) - first]
                 total += rows * taps[:, tap][None, :, None]
             # 8 + 8 bits down to 12, keeping overshoot for the horizontal pass
             planes = ((total + 8) >> 4).astype(np.int16)
         whole, phase = _whole_and_phase(u)
-        limit = self._pixels.shape[1] - 1
+        limit = pixels.shape[1] - 1
         if not phase.any():
             plain: np.ndarray = np.take(planes, np.clip(whole, 0, limit), axis=2)
             return plain
         taps = kernel()[phase]
-        total = np.zeros((3, len(v), len(u)), dtype=np.int32)
+        total = np.zeros((len(planes), len(v), len(u)), dtype=np.int32)
         for tap in range(_TAPS):
             columns = np.take(planes, np.clip(whole + (tap - 2), 0, limit), axis=2)
             total += columns * taps[:, tap]
         return _round_sums(total)
 
-    def _warped(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Resampling where every site has its own phases: int16 (3, rows, columns)."""
+    def _around(
+        self, u: np.ndarray, v: np.ndarray, kind: type[np.integer]
+    ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
+        """Columns and first places of lines of the taps, and their weights across and down."""
         column, phase_x = _whole_and_phase(u)
         row, phase_y = _whole_and_phase(v)
         bottom, right = (n - 1 for n in self._pixels.shape[:2])
-        stride = right + 1
-        lines = [np.clip(row + (tap - 2), 0, bottom) * stride for tap in range(_TAPS)]
+        columns = [np.clip(column + (tap - 2), 0, right) for tap in range(_TAPS)]
+        lines = [np.clip(row + (tap - 2), 0, bottom) * (right + 1) for tap in range(_TAPS)]
         taps_x, taps_y = (
-            np.ascontiguousarray(np.moveaxis(kernel()[phase].astype(np.int64), 2, 0))
+            np.ascontiguousarray(np.moveaxis(kernel()[phase].astype(kind), 2, 0))
             for phase in (phase_x, phase_y)
         )
+        return columns, lines, taps_x, taps_y
+
+    def _warped_plane(self, u: np.ndarray, v: np.ndarray, plane: np.ndarray) -> np.ndarray:
+        """Resampling of one colour where every site has its own phases: int16 (rows, columns)."""
+        columns, lines, taps_x, taps_y = self._around(u, v, np.int32)
+        total = np.zeros(u.shape, np.int32)
+        sums, looked_up = np.empty(u.shape, np.int32), np.empty(u.shape, np.int32)
+        place = np.empty(u.shape, np.int64)
+        for across, weights in zip(columns, taps_x, strict=True):
+            sums.fill(8)
+            for line, weight in zip(lines, taps_y, strict=True):
+                np.add(line, across, out=place)
+                # the places are all inside; "clip" spares a check and a copy
+                plane.take(place, out=looked_up, mode="clip")
+                looked_up *= weight
+                sums += looked_up
+            sums >>= 4
+            sums *= weights
+            total += sums
+        return _round_sums(total)
+
+    def _warped(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Resampling where every site has its own phases: int16 (3, rows, columns)."""
+        columns, lines, taps_x, taps_y = self._around(u, v, np.int64)
         # keeps the fields from borrowing from one another
         bias = 1 << (_FIELD_BITS - 1)
         biases = bias | bias << _FIELD_BITS | bias << 2 * _FIELD_BITS
         total = np.zeros((3, *u.shape), np.int32)
         sums, place, looked_up = (np.empty(u.shape, np.int64) for _ in range(3))
         for tap_x in range(_TAPS):
-            across = np.clip(column + (tap_x - 2), 0, right)
             sums.fill(biases)
             for tap_y in range(_TAPS):
-                np.add(lines[tap_y], across, out=place)
+                np.add(lines[tap_y], columns[tap_x], out=place)
                 # the places are all inside; "clip" spares a check and a copy
                 self._packed.take(place, out=looked_up, mode="clip")
                 looked_up *= taps_y[tap_y]

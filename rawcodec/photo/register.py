@@ -24,7 +24,16 @@ from PIL import Image
 from ..errors import AlignmentError
 from ..mosaic import Mosaic, planes
 from ..sensor import Sensor
-from .align import FRACTION_BITS, TERMS, WARP_BITS, Alignment, Warp, orient
+from .align import (
+    CONE_TERMS,
+    FRACTION_BITS,
+    TERMS,
+    WARP_BITS,
+    Alignment,
+    Lateral,
+    Warp,
+    orient,
+)
 
 SMALL = 192
 """Longest side of the pictures that are searched, in pixels."""
@@ -32,7 +41,7 @@ SMALL = 192
 SCALE_STEP = 1.02
 """Ratio of neighbouring scales in the search: an edge moves by two small pixels."""
 
-MIN_SCALE, MAX_SCALE = 0.24, 1.04
+MIN_SCALE, MAX_SCALE = 0.12, 1.04
 """JPEG pixels per photosite that are searched."""
 
 OVERHANG = 0.03
@@ -62,8 +71,31 @@ _NEUTRAL = np.float32(1 / 255)
 MIN_BEND = 0.6
 """A warp must move a tenth of the blocks by this share of a sample to be one."""
 
+LEAST_LATERAL = 0.17
+"""Pixels that red or blue must be away from green, half the longer side from the middle."""
+
+MAX_LATERAL = 6.0
+"""Pixels that they may be away."""
+
+MAX_STRETCH = 0.08
+"""How far a line's scale may be from that of the search, relative to it."""
+
 MAX_SKEW = 0.08
 """Largest difference of a map's coefficients from the plain ones: 4 degrees and more."""
+
+_DEGREES = np.array([i + j for i, j in TERMS] + [1 + i + j for i, j in CONE_TERMS])
+"""Degree of each term of a warp: plain ones, then those with the distance from the middle."""
+
+_IS_CONE = np.arange(len(_DEGREES)) >= len(TERMS)
+
+_PLAIN = {d: np.flatnonzero(np.less_equal(_DEGREES, d) & ~_IS_CONE) for d in (1, 3, 5)}
+"""Terms of warps without the distance, by their degree."""
+
+_CONES = [
+    np.flatnonzero(np.less_equal(_DEGREES, np.where(_IS_CONE, cone, plain)))
+    for plain, cone in ((3, 2), (5, 4))
+]
+"""Terms of warps with it."""
 
 Corner = tuple[int, int]
 Points = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -97,7 +129,7 @@ class _Fit:
     """Oriented JPEG column = scale_x * x + origin_x + warp, and so for rows.
 
     warp: coefficients in JPEG pixels of the terms of x (first row) and of y, as
-        :class:`rawcodec.photo.align.Warp` has them, float64 (2, 21); or None.
+        :class:`rawcodec.photo.align.Warp` has them, float64 (2, 30); or None.
     middle, unit: what a warp's coordinates are relative to: the mosaic's middle
         (x, y) and half its longer side.
     """
@@ -121,10 +153,13 @@ class _Fit:
         return u, v
 
     def terms(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Powers of the relative position: float64 (n, 21)."""
+        """What a warp's coefficients belong to, at the relative position: float64 (n, 30)."""
         x = (np.asarray(x) - self.middle[0]) / self.unit
         y = (np.asarray(y) - self.middle[1]) / self.unit
-        return np.stack([x**i * y**j for i, j in TERMS], axis=-1)
+        distance = np.hypot(x, y)
+        plain = [x**i * y**j for i, j in TERMS]
+        cone = [distance * x**i * y**j for i, j in CONE_TERMS]
+        return np.stack(plain + cone, axis=-1)
 
     def box(self, corner: Corner, span: int) -> tuple[float, float, float, float]:
         """Edges in the JPEG of span x span photosites whose first is at corner (y, x)."""
@@ -153,7 +188,7 @@ def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> R
             f"a picture of {green.width}x{green.height} cannot be a rendering of a raw of "
             f"{width}x{height}; give a JPEG between the sensor's scale and a quarter of it"
         )
-    best = None
+    best: Registration | None = None
     for candidate in candidates:
         result = _refine(reduced, green, candidate)
         if result is not None and (best is None or result.agreement > best.agreement):
@@ -161,7 +196,8 @@ def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> R
             if best.agreement > 0.8:
                 break
     if best is not None and best.agreement >= MIN_AGREEMENT:
-        return best
+        lateral = _lateral(reduced, pixels, best.alignment)
+        return replace(best, alignment=replace(best.alignment, lateral=lateral))
     if _textureless(reduced, green):
         return _from_sizes(mosaic.sensor, green, jpeg_orientation)
     seen = 0.0 if best is None else best.agreement
@@ -187,18 +223,18 @@ class _Reduced:
     def __init__(self, mosaic: Mosaic) -> None:
         self.mosaic = mosaic
         self.factor = 6 if max(mosaic.sensor.period) == 6 else 4
-        self._blacks, self._gains = self._levels()
+        self._blacks, self._gains = self._levels(1)
         first, second = self._reduce()
         self.picture = _compand((first + second) / 2)
         self.halves = _compand(first), _compand(second)
 
-    def _levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Black level and gain of each cell of the pattern; the gain is 0 where not green."""
+    def _levels(self, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+        """Black level and gain of each cell of the pattern; the gain is 0 of other colours."""
         rows, columns = self.mosaic.sensor.period
         blacks = np.zeros((rows, columns), np.float32)
         gains = np.zeros((rows, columns), np.float32)
         for colour, black, index in planes(self.mosaic.sensor):
-            if colour == 1:
+            if colour == wanted:
                 start = [n.start or 0 for n in index[:2] if isinstance(n, slice)]
                 # every eighth site at most, and one at least
                 sparse = self.mosaic.samples[index][::8, ::8].astype(np.float32) - black
@@ -207,15 +243,15 @@ class _Reduced:
                 gains[start[0], start[1]] = 1 / max(mean, 1.0)
         return blacks, gains
 
-    @property
-    def _samples(self) -> np.ndarray:
+    def _samples(self, colour: int) -> np.ndarray:
         samples = self.mosaic.samples
-        return samples[:, :, 1] if self.mosaic.sensor.linear else samples
+        return samples[:, :, colour] if self.mosaic.sensor.linear else samples
 
     def _reduce(self) -> tuple[np.ndarray, np.ndarray]:
         factor = self.factor
         rows, columns = self.mosaic.sensor.period
-        height, width = (n // factor for n in self._samples.shape)
+        samples = self._samples(1)
+        height, width = (n // factor for n in samples.shape)
         sums = np.zeros((2, height, width), np.float32)
         counts = [0, 0]
         for i in range(factor):
@@ -223,45 +259,49 @@ class _Reduced:
                 gain = self._gains[i % rows, j % columns]
                 if gain:
                     half = int(counts[0] > counts[1])
-                    part = self._samples[i::factor, j::factor][:height, :width]
+                    part = samples[i::factor, j::factor][:height, :width]
                     sums[half] += gain * (part - self._blacks[i % rows, j % columns])
                     counts[half] += 1
         return sums[0] / counts[0], sums[1] / counts[1]
 
-    def blocks(self, corners: list[Corner], size: int, factor: int) -> np.ndarray:
+    def blocks(self, corners: list[Corner], size: int, factor: int, colour: int = 1) -> np.ndarray:
         """Blocks at corners (y, x) in photosites: float32 (n, size, size).
 
         factor: photosites per sample; where it is ``self.factor``, the corners
-        must be multiples of it.
+        must be multiples of it. colour: that of the sites, 0 red, 1 green, 2 blue.
         """
-        if factor == self.factor:
+        if factor == self.factor and colour == 1:
             tiles = [
                 self.picture[y // factor : y // factor + size, x // factor : x // factor + size]
                 for y, x in corners
             ]
             return np.stack(tiles)
-        # wide enough that every site has green neighbours
+        # wide enough that every site has neighbours of the colour
         taps = [1, 2, 1] if max(self.mosaic.sensor.period) <= 2 else [1, 2, 3, 2, 1]
         reach = len(taps) // 2
         span = size * factor
         values, weights = (
             _smooth(np.stack(part), taps, span)
-            for part in zip(*(self._green(y, x, span, reach) for y, x in corners), strict=True)
+            for part in zip(*self._sites(corners, span, reach, colour), strict=True)
         )
         full = values / weights
         binned = full.reshape(len(corners), size, factor, size, factor).mean(axis=(2, 4))
         return _compand(binned)
 
-    def _green(self, top: int, left: int, span: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-        """Green samples, 0 at other sites, and where they are, with a margin of reach."""
+    def _sites(
+        self, corners: list[Corner], span: int, reach: int, colour: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Samples of a colour, 0 at other sites, and where they are, with a margin of reach."""
         rows, columns = self.mosaic.sensor.period
-        height, width = self._samples.shape
-        y = np.clip(np.arange(top - reach, top + span + reach), 0, height - 1)
-        x = np.clip(np.arange(left - reach, left + span + reach), 0, width - 1)
-        cell = np.ix_(y % rows, x % columns)
-        gains = self._gains[cell]
-        values = (self._samples[np.ix_(y, x)] - self._blacks[cell]) * gains
-        return values, (gains > 0).astype(np.float32)
+        samples = self._samples(colour)
+        height, width = samples.shape
+        blacks, gains = self._levels(colour)
+        for top, left in corners:
+            y = np.clip(np.arange(top - reach, top + span + reach), 0, height - 1)
+            x = np.clip(np.arange(left - reach, left + span + reach), 0, width - 1)
+            cell = np.ix_(y % rows, x % columns)
+            values = (samples[np.ix_(y, x)] - blacks[cell]) * gains[cell]
+            yield values, (gains[cell] > 0).astype(np.float32)
 
 
 def _compand(picture: np.ndarray) -> np.ndarray:
@@ -446,16 +486,16 @@ def _bend(lines: _Fit, points: Points, tolerance: float) -> _Fit | None:
     terms = lines.terms(x, y)
     rest = np.stack([u, v]) - np.stack(lines.place(x, y))
     agree = _affine_votes(lines, points, 2 * tolerance)
-    warp = np.zeros((2, len(TERMS)))
+    warp = np.zeros((2, len(_DEGREES)))
     for degree, reach in ((1, 4), (1, 4), (3, 4), (3, 3), (3, 2), (3, 2), (5, 2), (5, 1.5), (5, 1)):
-        found = _least_squares(terms[agree], rest[:, agree], degree)
+        found = _least_squares(terms[agree], rest[:, agree], _PLAIN[degree])
         if found is not None:
             warp, _ = found
             agree = np.hypot(*(rest - warp @ terms.T)) < reach * tolerance
-    # a high degree follows the noise at the picture's edges where a lower one explains all
+    # many terms follow the noise at the picture's edges where fewer explain all
     best = np.inf
-    for degree in (1, 3, 5):
-        found = _least_squares(terms[agree], rest[:, agree], degree)
+    for used in (*_PLAIN.values(), *_CONES):
+        found = _least_squares(terms[agree], rest[:, agree], used)
         if found is not None and found[1] < 0.9 * best:
             warp, best = found
     return replace(lines, warp=warp) if warp.any() else None
@@ -502,20 +542,19 @@ def _starts(part: int, parts: int, length: int, span: int, factor: int) -> list[
 
 
 def _least_squares(
-    terms: np.ndarray, wanted: np.ndarray, degree: int
+    terms: np.ndarray, wanted: np.ndarray, used: np.ndarray
 ) -> tuple[np.ndarray, float] | None:
-    """A warp (2, 21) of some degree and its leave-one-out error; None with too few points.
+    """A warp (2, 30) of the terms used and its leave-one-out error; None with too few points.
 
-    terms: (n, 21) at the points. wanted: (2, n), the displacements there.
+    terms: (n, 30) at the points. wanted: (2, n), the displacements there. used: the terms'
+    numbers.
     """
-    degrees = np.array([i + j for i, j in TERMS])
-    used = np.flatnonzero(degrees <= degree)
     if len(terms) < 2 * len(used):
         return None
     part = terms[:, used]
-    ridge = np.diag(1e-7 * degrees[used] ** 2 * len(terms))
+    ridge = np.diag(1e-7 * _DEGREES[used] ** 2 * len(terms))
     hat = np.linalg.solve(part.T @ part + ridge, part.T)
-    warp = np.zeros((2, len(TERMS)))
+    warp = np.zeros((2, len(_DEGREES)))
     warp[:, used] = (hat @ wanted.T).T
     leverage = np.einsum("nk,kn->n", part, hat)
     error = (wanted - warp @ terms.T) / np.maximum(1 - leverage, 1e-3)
@@ -552,10 +591,11 @@ def _match(
     corners: list[Corner],
     size: int,
     factor: int,
+    colour: int = 1,
 ) -> Points:
-    """Centres of the textured blocks, and where they were found in the JPEG."""
+    """Centres of the textured blocks, and where they were found in a colour of the JPEG."""
     span = size * factor
-    ours = reduced.blocks(corners, size, factor)
+    ours = reduced.blocks(corners, size, factor, colour)
     theirs = np.stack(
         [
             np.asarray(
@@ -571,6 +611,75 @@ def _match(
     y, x = np.array(corners, np.float64)[textured].T + (span - 1) / 2
     u, v = fit.place(x, y)
     return x, y, u + fit.scale_x * dx * factor, v + fit.scale_y * dy * factor
+
+
+def _lateral(reduced: _Reduced, pixels: np.ndarray, alignment: Alignment) -> Lateral | None:
+    """How far red and blue lie from green; None where it is too little to matter."""
+    sensor = reduced.mosaic.sensor
+    if not {0, 1, 2} <= {colour for colour, _, _ in planes(sensor)}:
+        return None
+    fit = _fit_of(alignment, sensor.width, sensor.height)
+    # the sites of these colours are two apart at least
+    factor = max(2, round(0.7 / fit.scale_x))
+    size = 64 if min(sensor.width, sensor.height) >= 192 * factor else 32
+    oriented = orient(pixels, alignment.orientation)
+    corners = _corners(reduced, oriented.shape[1::-1], fit, size * factor)
+    if len(corners) < 2 * MIN_BLOCKS:
+        return None
+    found = []
+    for colour in (0, 2):
+        picture = Image.fromarray(np.ascontiguousarray(oriented[:, :, colour]))
+        points = _match(reduced, picture, fit, corners, size, factor, colour)
+        found.append(_magnification(fit, points))
+    if max(map(abs, found)) < LEAST_LATERAL:
+        return None
+    shifts = []
+    for magnification in found:
+        step = magnification / fit.unit
+        origins = (-step * middle for middle in fit.middle)
+        shifts.append(tuple(round(n * (1 << FRACTION_BITS)) for n in (step, *origins)))
+    (red, red_x, red_y), (blue, blue_x, blue_y) = shifts
+    return Lateral((red, red_x, red, red_y), (blue, blue_x, blue, blue_y))
+
+
+def _magnification(fit: _Fit, points: Points) -> float:
+    """By how many pixels blocks are found further out than they should be, at ``fit.unit``."""
+    x, y, u, v = points
+    if len(x) < 2 * MIN_BLOCKS:
+        return 0.0
+    placed_u, placed_v = fit.place(x, y)
+    out = np.stack([x - fit.middle[0], y - fit.middle[1]]) / fit.unit
+    off = np.stack([u - placed_u, v - placed_v])
+    agree = np.hypot(*off) < MAX_LATERAL
+    for _ in range(6):
+        if agree.sum() < 0.5 * len(x):
+            return 0.0
+        # by how much all blocks are off tells of demosaicing, not of the lens
+        middle, shift = (n[:, agree].mean(axis=1, keepdims=True) for n in (out, off))
+        slope = float(((out - middle) * (off - shift))[:, agree].sum())
+        slope /= float(((out - middle)[:, agree] ** 2).sum())
+        left = np.hypot(*(off - shift - slope * (out - middle)))
+        agree = left < max(3 * float(np.median(left[agree])), 0.1)
+    return slope
+
+
+def _fit_of(alignment: Alignment, width: int, height: int) -> _Fit:
+    one = 1 << FRACTION_BITS
+    warp = None
+    if alignment.warp is not None:
+        warp = np.zeros((2, len(_DEGREES)))
+        for row, coefficients in zip(warp, (alignment.warp.x, alignment.warp.y), strict=True):
+            row[: len(coefficients)] = np.array(coefficients) / (1 << WARP_BITS)
+    return _Fit(
+        alignment.orientation,
+        alignment.step_x / one,
+        alignment.origin_x / one,
+        alignment.step_y / one,
+        alignment.origin_y / one,
+        ((width - 1) / 2, (height - 1) / 2),
+        max(width, height) / 2,
+        warp,
+    )
 
 
 def _shifts(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -613,7 +722,7 @@ def _line(x: np.ndarray, u: np.ndarray, scale: float, tolerance: float) -> tuple
     if not len(first):
         return scale, float(np.median(u - scale * x))
     slopes = (u[first] - u[second]) / (x[first] - x[second])
-    near = np.abs(slopes / scale - 1) < 2 * (SCALE_STEP - 1)
+    near = np.abs(slopes / scale - 1) < MAX_STRETCH
     slopes, first = slopes[near], first[near]
     if not len(first):
         return scale, float(np.median(u - scale * x))
@@ -635,7 +744,8 @@ def _alignment(fit: _Fit, width: int, height: int) -> Alignment:
     tenth of a pixel or two, and a pixel-exact guide is worth up to 1 dB.
     """
     if fit.warp is not None:
-        x, y = (tuple(round(float(c) * (1 << WARP_BITS)) for c in row) for row in fit.warp)
+        warp = fit.warp if fit.warp[:, _IS_CONE].any() else fit.warp[:, ~_IS_CONE]
+        x, y = (tuple(round(float(c) * (1 << WARP_BITS)) for c in row) for row in warp)
         across, down = (fit.scale_x, fit.origin_x), (fit.scale_y, fit.origin_y)
         return Alignment.from_floats(fit.orientation, *across, *down, warp=Warp(x, y))
     across, down = (
