@@ -38,12 +38,13 @@ def encode(
     max_bytes: int | None = None,
     device: str = "auto",
     verify: bool = True,
+    allow_partial: bool = False,
 ) -> bytes:
     """Encode what a JPEG does not know of the raw of the same shot.
 
     raw_path: any raw file that LibRaw reads: Bayer, X-Trans, monochrome or
-        linear (demosaiced). jpeg_path: a rendering of it, turned, cropped or
-        reduced to as little as a quarter.
+        linear (demosaiced). jpeg_path: a rendering of it, turned, cropped,
+        straightened, corrected, or reduced to as little as an eighth.
     quality: ``tone`` (the smallest), ``low``, ``medium``, ``high`` or ``max``;
         ``medium`` if no size is given either.
     bpp: in the place of a quality, the size in bits per site of the mosaic, met
@@ -51,13 +52,16 @@ def encode(
         most bytes that the sidecar may have.
     device: ``auto``, ``cpu`` or ``cuda``. The result is the same on each.
     verify: decode the result and compare digests before returning it.
+    allow_partial: take a JPEG that shows less than half of the raw. What it does
+        not show is coded without its help.
 
     Returns the sidecar's bytes (docs/FORMAT.md).
 
     Raises errors of :mod:`rawcodec.errors`: RawError, JpegError,
-    AlignmentError (not the same shot), QualityError (unknown, or no sidecar of
-    the photo is so small), DeviceError, DigestError. ValueError for more than
-    one of quality, bpp and max_bytes, or a size that is not positive.
+    AlignmentError (not the same shot, or too small a part of it), QualityError
+    (unknown, or no sidecar of the photo is so small), DeviceError, DigestError.
+    ValueError for more than one of quality, bpp and max_bytes, or a size that is
+    not positive.
 
     Source: the design follows "Raw Image Reconstruction with Learned Compact
     Metadata" (Wang et al., CVPR 2023).
@@ -70,6 +74,7 @@ def encode(
         quality=quality or pipeline.DEFAULT_QUALITY,
         target=_target(quality, bpp, max_bytes),
         device=device,
+        allow_partial=allow_partial,
     )
     if verify:
         pipeline.decode_photo(Path(jpeg_path), sidecar, device=device, name="the new sidecar")

@@ -56,6 +56,9 @@ DEFAULT_QUALITY = "medium"
 TOLERANCE = 1.05
 """How much larger than asked for a sidecar may be where bits per site are asked for."""
 
+LEAST_COVERAGE = 0.5
+"""Share of the sites that a JPEG must reach, unless the caller says that less will do."""
+
 PREVIEW = 1024
 """Pixels of a DNG's preview each way, at most."""
 
@@ -73,6 +76,11 @@ class View:
 
     guide: Guide
     reached: np.ndarray | None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the sites that the JPEG reaches."""
+        return 1.0 if self.reached is None else float(self.reached.mean())
 
 
 class Refiner(Protocol):
@@ -124,10 +132,12 @@ def encode_photo(
     quality: str = DEFAULT_QUALITY,
     target: Target | None = None,
     device: str = "auto",
+    allow_partial: bool = False,
 ) -> bytes:
     """The sidecar of a raw and a JPEG of the same shot.
 
-    target: the wanted size, in the place of a quality.
+    target: the wanted size, in the place of a quality. allow_partial: take a JPEG that shows
+    less than ``LEAST_COVERAGE`` of the raw.
 
     Raises QualityError, DeviceError, RawError, JpegError and AlignmentError,
     whose messages begin with the file that they are about.
@@ -146,6 +156,11 @@ def encode_photo(
         raise AlignmentError(f"{jpeg_path}: {error}") from error
 
     view = _view(alignment, sensor, jpeg)
+    if not allow_partial and view.coverage < LEAST_COVERAGE:
+        raise AlignmentError(
+            f"{jpeg_path}: shows {view.coverage:.0%} of the raw, and the rest costs as if there "
+            f"were no JPEG; give a JPEG of the whole frame, or --allow-partial"
+        )
 
     def pack(tone: Tone, head: bytes) -> bytes:
         encoder = Encoder()

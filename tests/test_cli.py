@@ -417,6 +417,16 @@ def test_version(tmp_path: Path) -> None:
     assert rawcodec_("--version", cwd=tmp_path).stdout == f"rawcodec {VERSION}\n"
 
 
+def test_a_small_part_of_the_frame_is_encoded_if_it_is_meant(photo: Path) -> None:
+    with Image.open(photo / "photo.jpg") as image:
+        image.crop((500, 200, 1500, 900)).save(photo / "part.jpg", quality=92)
+    stderr = refused("encode", "photo.dng", "part.jpg", *TONE, cwd=photo)
+    assert re.fullmatch(r"part\.jpg: shows 3\d% of the raw, [^;]*; [^;]*--allow-partial\n", stderr)
+    done = rawcodec_("encode", "photo.dng", "part.jpg", *TONE, "--allow-partial", cwd=photo)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (photo / "part.rmeta").exists()
+
+
 # Outputs that cannot be
 
 

@@ -5,6 +5,7 @@ With the tone layer alone, which is quick; test_learned.py has the other qualiti
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from conftest import Real
@@ -155,6 +157,61 @@ def test_a_jpeg_that_is_flagged_instead_of_turned_comes_back(tmp_path: Path):
     sidecar = rawcodec.encode(raw, jpeg, quality="tone")
     assert rawcodec.decode(jpeg, sidecar).sensor.orientation == 8
     assert rawcodec.inspect(sidecar).psnr_db > 35
+
+
+KINDS: dict[str, Callable[[Image.Image], bytes]] = {
+    "greyscale": lambda image: saved(image.convert("L")),
+    "progressive": lambda image: saved(image, progressive=True),
+    "4:4:4": lambda image: saved(image, subsampling=0),
+    "4:1:1": lambda image: imagecodecs.jpeg8_encode(np.asarray(image), level=92, subsampling="411"),
+}
+
+
+def saved(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=92, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_jpeg_comes_back(small: Pair, tmp_path: Path, kind: str):
+    jpeg = tmp_path / "a.jpg"
+    with Image.open(small.jpeg) as image:
+        jpeg.write_bytes(KINDS[kind](image))
+    sidecar = rawcodec.encode(small.raw, jpeg, quality="tone")
+    # a grey one does not tell the colours
+    lost = 12 if kind == "greyscale" else 2
+    assert rawcodec.inspect(sidecar).psnr_db > rawcodec.inspect(small.sidecar).psnr_db - lost
+
+
+def part_of(light: np.ndarray, share: float, path: Path) -> Path:
+    """The JPEG of a part of the frame, off its middle."""
+    height, width = (round(n * share**0.5) for n in light.shape[:2])
+    return write_jpeg(path, light[20 : 20 + height, 30 : 30 + width], crop=0)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_a_part_of_the_frame_comes_back(tmp_path: Path, share: float):
+    """Less than half of it only where that was said to be right."""
+    light = scene(602, 803)
+    raw = write_raw(tmp_path / "a.dng", light, ("RG", "GB"))
+    jpeg = part_of(light, share, tmp_path / "a.jpg")
+    if share < 0.5:
+        with pytest.raises(
+            AlignmentError, match=r"shows 4\d% of the raw.*--allow-partial"
+        ) as caught:
+            rawcodec.encode(raw, jpeg, quality="tone")
+        check_message(caught.value, jpeg)
+    sidecar = rawcodec.encode(raw, jpeg, quality="tone", allow_partial=share < 0.5)
+    mosaic = rawcodec.decode(jpeg, sidecar)
+    assert len(sidecar) < 2 * SIZE_LIMIT
+    height, width = (round(n * share**0.5) for n in light.shape[:2])
+    shown = np.zeros(mosaic.samples.shape, bool)
+    shown[20 : 20 + height, 30 : 30 + width] = True
+    original = read_raw(raw).mosaic
+    assert psnr_where(original, mosaic.samples, shown) > 38
+    # the rest is a coarse grid
+    assert 15 < psnr_where(original, mosaic.samples, ~shown) < 38
 
 
 def test_a_reduced_jpeg_comes_back(tmp_path: Path):

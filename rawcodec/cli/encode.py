@@ -60,6 +60,11 @@ def number(value: float | None) -> float | None:
     type=click.IntRange(1),
     help="The most bytes of the sidecar, in the place of a quality.",
 )
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Take a JPEG that shows less than half of the raw; the rest is coded without its help.",
+)
 @device_option
 @click.option(
     "--verify/--no-verify",

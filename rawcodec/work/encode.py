@@ -35,6 +35,7 @@ class EncodeTask:
     quality: str | None = None
     bpp: float | None = None
     max_bytes: int | None = None
+    allow_partial: bool = False
     device: str = "auto"
     verify: bool = True
     force: bool = False
@@ -114,6 +115,7 @@ class EncodeTask:
                 max_bytes=self.max_bytes,
                 device=self.device,
                 verify=False,
+                allow_partial=self.allow_partial,
             )
             with new_file(self.output, force=self.force) as file:
                 file.write(data)
