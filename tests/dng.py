@@ -36,8 +36,9 @@ def write_dng(
     color_matrix: Sequence[float] | None = COLOR_MATRIX,
     black_repeat: tuple[int, int] | None = None,
     extratags: Sequence[ExtraTag] = (),
+    frames: int = 1,
 ) -> Path:
-    """Writes uint16 (or float32) samples as an uncompressed DNG of one page; returns its path.
+    """Writes uint16 (or float32) samples as an uncompressed DNG; returns its path.
 
     samples: (H, W), or (H, W, 3) for a linear raw, borders included.
     cfa: as in ``rawcodec.sensor.Sensor``, from the active area's first site:
@@ -50,6 +51,7 @@ def write_dng(
     black_repeat: rows and columns of the black level's pattern; by default
         the CFA's if there are as many levels, else (1, 1).
     extratags: more tags, in tifffile's form.
+    frames: how many times the samples are written, a page each.
     """
     path = Path(path)
     tags: list[ExtraTag] = [
@@ -85,14 +87,15 @@ def write_dng(
             (50710, BYTE, len(set(pattern)), bytes(sorted(set(pattern))), True),
         ]
     with tifffile.TiffWriter(path, byteorder=byteorder) as writer:
-        writer.write(
-            np.ascontiguousarray(samples),
-            photometric=photometric,
-            planarconfig=1 if samples.ndim == 3 else None,
-            metadata=None,
-            software=False,
-            extratags=tags,
-        )
+        for _ in range(frames):
+            writer.write(
+                np.ascontiguousarray(samples),
+                photometric=photometric,
+                planarconfig=1 if samples.ndim == 3 else None,
+                metadata=None,
+                software=False,
+                extratags=tags,
+            )
     if mono:
         with tifffile.TiffFile(path, mode="r+") as file:
             file.pages.first.tags[262].overwrite(LINEAR_RAW)

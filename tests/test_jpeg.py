@@ -8,6 +8,7 @@ import struct
 import warnings
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from conftest import Real
@@ -111,6 +112,22 @@ def test_kinds(write, options, size):
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
     assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "440", "420", "411"])
+def test_subsampling(write, subsampling):
+    data = imagecodecs.jpeg8_encode(np.asarray(picture()), level=90, subsampling=subsampling)
+    assert (
+        jpeg_factors(data)
+        == {"444": 0x11, "422": 0x21, "440": 0x12, "420": 0x22, "411": 0x41}[subsampling]
+    )
+    pixels = read_jpeg(write(data)).pixels
+    assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(data))))
+
+
+def jpeg_factors(data: bytes) -> int:
+    """Sampling factors of the first component, across and down, four bits each."""
+    return data[data.index(b"\xff\xc0") + 11]
 
 
 def test_greyscale_is_expanded(write):
@@ -252,7 +269,16 @@ def test_not_a_jpeg(write, content):
 
 
 def test_raw_instead_of_jpeg(real: Real):
-    check_error(real("colorchart.dng"), "is not a JPEG")
+    check_error(real("colorchart.dng"), "is not a JPEG but a TIFF or a raw")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("png", "is not a JPEG but a PNG"), ("tif", "is not a JPEG but a TIFF")]
+)
+def test_16_bit_picture_instead_of_jpeg(tmp_path, suffix, kind):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.full((40, 56), 40000, np.uint16)).save(path)
+    check_error(path, kind)
 
 
 def test_cmyk(write):

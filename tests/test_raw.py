@@ -471,6 +471,12 @@ def test_floating_point(tmp_path):
     check_error(path, "floating-point")
 
 
+def test_several_frames(tmp_path):
+    """LibRaw would read one of them, and say nothing of the others."""
+    path = write_dng(tmp_path / "a.dng", noise(30, 40), frames=4)
+    check_error(path, "holds 4 raws")
+
+
 def test_other_colours(tmp_path):
     for cfa in (("GM", "CY"), ("YC", "MY"), ("RG", "WB")):
         path = write_dng(tmp_path / "a.dng", noise(30, 40), cfa)

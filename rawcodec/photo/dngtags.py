@@ -120,6 +120,14 @@ def is_floating_point(tiff: Tiff) -> bool:
     return any(_is_raw(ifd) and _number(ifd, SAMPLE_FORMAT) == _FLOATING_POINT for ifd in tiff.ifds)
 
 
+def raw_frames(tiff: Tiff) -> int:
+    """How many raws of full size a DNG holds, as those of a sensor that was shifted between."""
+    sizes = [
+        (_number(ifd, IMAGE_LENGTH), _number(ifd, IMAGE_WIDTH)) for ifd in tiff.ifds if _is_raw(ifd)
+    ]
+    return max(map(sizes.count, sizes), default=0)
+
+
 def is_truncated(tiff: Tiff, size: int) -> bool:
     """True where a file of ``size`` bytes ends before its raw samples do.
 

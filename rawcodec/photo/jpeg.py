@@ -69,6 +69,9 @@ class _MalformedError(Exception):
     """The marker structure is broken; str() is ``what is wrong; what to do``."""
 
 
+# Pictures that are given in the place of the JPEG; they would have to be kept, and are large.
+_OTHERS = {b"\x89PNG": "PNG", b"II*\0": "TIFF or a raw", b"MM\0*": "TIFF or a raw"}
+
 _TRUNCATED = "is truncated; copy it again"
 _DAMAGED = "is damaged; copy it again"
 
@@ -165,7 +168,8 @@ def _load(path: Path) -> bytes:
     if not data:
         raise JpegError(f"{path}: is empty; copy it again")
     if not is_jpeg(data):
-        raise JpegError(f"{path}: is not a JPEG; name the JPEG of the same photo")
+        kind = next((f" but a {k}" for start, k in _OTHERS.items() if data.startswith(start)), "")
+        raise JpegError(f"{path}: is not a JPEG{kind}; name the JPEG of the same photo")
     return data
 
 

@@ -169,6 +169,12 @@ def _load(path: Path) -> _Source:
             raise source.error(_TRUNCATED)
         if dngtags.is_floating_point(source.tiff):
             raise source.error("holds floating-point samples; save it as a DNG with integers")
+        frames = dngtags.raw_frames(source.tiff)
+        if frames > 1:
+            raise source.error(
+                f"holds {frames} raws, of which LibRaw reads one; save the one that the JPEG "
+                "shows as a DNG of its own"
+            )
     return source
 
 
