@@ -244,13 +244,14 @@ class Bend:
     """What a program does to its plain rendering before it saves it.
 
     corner: how far it moves the corners, relative to their distance from the
-        middle; it moves other pixels by the square of theirs.
+        middle; it moves other pixels by this power of theirs.
     degrees: how far it turns the picture, clockwise; the parts that then lack
         something are cut off.
     """
 
     corner: float = 0.0
     degrees: float = 0.0
+    power: int = 2
 
     def size(self, size: Shape) -> Shape:
         width, height = size
@@ -260,7 +261,8 @@ class Bend:
     def place(self, x: np.ndarray, y: np.ndarray, size: Shape) -> tuple[np.ndarray, np.ndarray]:
         """Where pixels of a picture of this size go, in float64."""
         x, y = x - (size[0] - 1) / 2, y - (size[1] - 1) / 2
-        further = 1 + self.corner * (x * x + y * y) / (size[0] ** 2 / 4 + size[1] ** 2 / 4)
+        distance = np.hypot(x, y) / math.hypot(size[0] / 2, size[1] / 2)
+        further = 1 + self.corner * distance**self.power
         x, y = x * further, y * further
         c, s = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
         width, height = self.size(size)
@@ -282,6 +284,8 @@ BENDS = {
     "turned a little": Bend(degrees=0.5),
     "turned": Bend(degrees=-1.5),
     "both": Bend(corner=-0.02, degrees=1.0),
+    "lens profile": Bend(corner=0.05, power=1),
+    "turned far": Bend(degrees=3),
 }
 
 
@@ -341,6 +345,8 @@ QUICK_BENDS = [
     ("NikonD1", "pincushion"),
     ("NikonD1", "turned a little"),
     ("colorchart", "turned"),
+    ("NikonD1", "lens profile"),
+    ("colorchart", "turned far"),
 ]
 
 
@@ -355,6 +361,59 @@ def test_a_bent_jpeg_is_found(load, name: str, bend: str):
 )
 def test_every_bent_jpeg_is_found(load, name: str, bend: str):
     check_bent(load, name, BENDS[bend])
+
+
+# Colours that a program has moved against one another
+
+
+def moved(pixels: np.ndarray, red: float, blue: float) -> np.ndarray:
+    """The pixels with red and blue larger, by so many pixels half their width from the middle."""
+    planes = []
+    height, width = pixels.shape[:2]
+    for plane, grown in zip(np.moveaxis(pixels, 2, 0), (red, 0.0, blue), strict=True):
+        by = 1 + 2 * grown / width
+        box = (
+            width / 2 * (1 - 1 / by),
+            height / 2 * (1 - 1 / by),
+            width / 2 * (1 + 1 / by),
+            height / 2 * (1 + 1 / by),
+        )
+        image = Image.fromarray(plane).transform(
+            (width, height), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC
+        )
+        planes.append(np.asarray(image))
+    return np.stack(planes, axis=2)
+
+
+def magnification(found: Alignment, mosaic: Mosaic) -> tuple[float, float]:
+    """Of red and of blue, in pixels half the longer side from the middle."""
+    assert found.lateral is not None
+    height, width = mosaic.samples.shape[:2]
+    for shifts in (found.lateral.red, found.lateral.blue):
+        for step, origin, length in ((*shifts[:2], width), (*shifts[2:], height)):
+            assert abs(step * (length - 1) / 2 + origin) / (1 << FRACTION_BITS) < 0.01
+    red, blue = (
+        shifts[0] * max(width, height) / 2 for shifts in (found.lateral.red, found.lateral.blue)
+    )
+    return red / (1 << FRACTION_BITS), blue / (1 << FRACTION_BITS)
+
+
+def test_colours_that_were_moved_are_found(load):
+    mosaic, pixels = load("colorchart", "colorchart.rt.jpg")
+    assert register(mosaic, pixels).alignment.lateral is None
+    red, blue = magnification(register(mosaic, moved(pixels, 1.5, -1.0)).alignment, mosaic)
+    assert abs(red - 1.5) < 0.25
+    assert abs(blue + 1.0) < 0.25
+
+
+def test_what_a_program_did_against_lateral_colour_is_found(load):
+    """RawTherapee's default corrects it; darktable's does not."""
+    mosaic, pixels = load("NikonD1", "NikonD1.rt.jpg")
+    red, blue = magnification(register(mosaic, pixels).alignment, mosaic)
+    assert -0.9 < red < -0.5
+    assert 0.2 < blue < 0.6
+    mosaic, pixels = load("NikonD1", "NikonD1.dt.jpg")
+    assert register(mosaic, pixels).alignment.lateral is None
 
 
 # Wrong pairs
@@ -378,6 +437,12 @@ def test_the_jpeg_of_another_shot_is_refused(load, name: str, jpeg: str):
 @pytest.mark.parametrize(("name", "other"), list(itertools.permutations(RAWS, 2)))
 def test_every_jpeg_of_another_shot_is_refused(load, name: str, other: str, program: str):
     check_refused(load, name, f"{other}.{program}.jpg")
+
+
+def test_a_thumbnail_of_another_shot_is_refused(load):
+    mosaic, pixels = load("NikonD1", "colorchart.rt.jpg")
+    with pytest.raises(AlignmentError, match="not a rendering of this raw"):
+        register(mosaic, saved(pixels, (250, 166)))
 
 
 @pytest.mark.parametrize("bend", ["barrel", pytest.param("turned", marks=pytest.mark.slow)])
