@@ -203,6 +203,20 @@ def spaces(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
+def geometry(data: Path, out: Path) -> None:
+    """What bent, cropped and reduced JPEGs cost."""
+    from . import geometry as geometry_page
+
+    with _writing(out / "geometry.md", data) as (pairs, scratch):
+        try:
+            geometry_page.run_all(pairs, out, scratch)
+        except FileNotFoundError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@_data_option
+@_out_option
 def profile(data: Path, out: Path) -> None:
     """Where the time goes, on the largest photo."""
     from . import profile as profile_page

@@ -41,8 +41,8 @@ SMALL = 192
 SCALE_STEP = 1.02
 """Ratio of neighbouring scales in the search: an edge moves by two small pixels."""
 
-MIN_SCALE, MAX_SCALE = 0.12, 1.04
-"""JPEG pixels per photosite that are searched."""
+MIN_SCALE, MAX_SCALE = 0.12, 1.2
+"""JPEG pixels per photosite that are searched: programs enlarge what they turn, to fill a frame."""
 
 OVERHANG = 0.03
 """How far, relative to its size, a JPEG may reach beyond the visible mosaic."""
@@ -186,7 +186,7 @@ def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> R
     if not candidates:
         raise AlignmentError(
             f"a picture of {green.width}x{green.height} cannot be a rendering of a raw of "
-            f"{width}x{height}; give a JPEG between the sensor's scale and a quarter of it"
+            f"{width}x{height}; give a JPEG between the sensor's scale and an eighth of it"
         )
     best: Registration | None = None
     for candidate in candidates:
