@@ -166,6 +166,13 @@ class _Fit:
         middle = (span - 1) / 2
         u, v = self.place(np.array([corner[1] + middle]), np.array([corner[0] + middle]))
         half_u, half_v = self.scale_x * span / 2, self.scale_y * span / 2
+        if self.warp is not None:
+            # perspective enlarges one side of the picture more than the other
+            ends = np.array([-0.5, 0.5]) * span
+            level = np.zeros(2)
+            across, _ = self.place(corner[1] + middle + ends, corner[0] + middle + level)
+            _, down = self.place(corner[1] + middle + level, corner[0] + middle + ends)
+            half_u, half_v = (max(float(np.ptp(n)), 1.0) / 2 for n in (across, down))
         centre_u, centre_v = float(u[0]) + 0.5, float(v[0]) + 0.5
         return centre_u - half_u, centre_v - half_v, centre_u + half_u, centre_v + half_v
 
@@ -458,7 +465,7 @@ def _fit_all(fit: _Fit, points: Points, tolerance: float) -> tuple[_Fit, np.ndar
     )
     off = _distances(lines, points)
     agree = off < tolerance
-    bent = _bend(lines, points, tolerance)
+    bent = _bend(fit, lines, points, tolerance)
     if bent is None:
         return lines, off
     bent_off = _distances(bent, points)
@@ -480,14 +487,23 @@ def _distances(fit: _Fit, points: Points) -> np.ndarray:
     return distances
 
 
-def _bend(lines: _Fit, points: Points, tolerance: float) -> _Fit | None:
-    """The lines and a warp, grown outwards from blocks that agree with one affine map."""
+def _bend(before: _Fit, lines: _Fit, points: Points, tolerance: float) -> _Fit | None:
+    """The lines and a warp, grown outwards from blocks that agree with one affine map.
+
+    Or from those that agree with the warp of the level before, where they are more: perspective
+    is far from affine.
+    """
     x, y, u, v = points
     terms = lines.terms(x, y)
     rest = np.stack([u, v]) - np.stack(lines.place(x, y))
     agree = _affine_votes(lines, points, 2 * tolerance)
+    stages = [(1, 4), (1, 4), (3, 4), (3, 3), (3, 2), (3, 2), (5, 2), (5, 1.5), (5, 1)]
+    if before.warp is not None:
+        known = _distances(before, points) < 4 * tolerance
+        if known.sum() > agree.sum():
+            agree, stages = known, stages[2:]
     warp = np.zeros((2, len(_DEGREES)))
-    for degree, reach in ((1, 4), (1, 4), (3, 4), (3, 3), (3, 2), (3, 2), (5, 2), (5, 1.5), (5, 1)):
+    for degree, reach in stages:
         found = _least_squares(terms[agree], rest[:, agree], _PLAIN[degree])
         if found is not None:
             warp, _ = found
@@ -596,13 +612,11 @@ def _match(
     """Centres of the textured blocks, and where they were found in a colour of the JPEG."""
     span = size * factor
     ours = reduced.blocks(corners, size, factor, colour)
+    boxes = [fit.box(c, span) for c in corners]
     theirs = np.stack(
         [
-            np.asarray(
-                oriented.resize((size, size), Image.Resampling.BICUBIC, box=fit.box(c, span)),
-                np.float32,
-            )
-            for c in corners
+            np.asarray(oriented.resize((size, size), Image.Resampling.BICUBIC, box=box), np.float32)
+            for box in boxes
         ]
     )
     # flat blocks correlate with nothing, and would all vote for the same shift
@@ -610,7 +624,8 @@ def _match(
     dy, dx = _shifts(ours[textured], theirs[textured] / 255)
     y, x = np.array(corners, np.float64)[textured].T + (span - 1) / 2
     u, v = fit.place(x, y)
-    return x, y, u + fit.scale_x * dx * factor, v + fit.scale_y * dy * factor
+    left, top, right, bottom = np.array(boxes)[textured].T
+    return x, y, u + (right - left) / size * dx, v + (bottom - top) / size * dy
 
 
 def _lateral(reduced: _Reduced, pixels: np.ndarray, alignment: Alignment) -> Lateral | None:
