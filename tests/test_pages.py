@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
 import rawcodec  # noqa: E402
-from examples.benchmark import ahead, dng, gap, order, spaces, target  # noqa: E402
+from examples.benchmark import ahead, dng, gap, geometry, order, spaces, target  # noqa: E402
 from examples.benchmark.classical import Kept, Variant  # noqa: E402
 from examples.benchmark.curves import Point  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
@@ -192,3 +194,23 @@ def test_the_page_of_the_gap_codes_frames_as_photos(
 def read(folder: Path, name: str) -> tuple[str, int]:
     """A page, and the flags that patterns are looked for with."""
     return (folder / name).read_text(encoding="utf-8"), re.MULTILINE
+
+
+def test_the_cases_of_geometry_are_what_their_profiles_say() -> None:
+    """A crop lies in the frame and has its share of it; darktable's numbers have their lengths."""
+    assert len({(photo, program, edit.name) for photo, program, edit in geometry.CASES}) >= 12
+    assert set(geometry.CODED) <= set(geometry.CASES)
+    for _, program, edit in geometry.CASES:
+        profile = configparser.ConfigParser()
+        profile.read_string(geometry.rawtherapee_profile(edit, (1000, 600)))
+        assert profile.has_section("Distortion") == bool(edit.amount)
+        if edit.crop:
+            x, y, w, h = (profile.getint("Crop", key) for key in "XYWH")
+            assert x >= 0 and y >= 0 and x + w <= 1000 and y + h <= 600
+            assert w * h / 600000 == pytest.approx(edit.crop[0], abs=0.01)
+        if program == "dt":
+            history = geometry.darktable_history(edit)
+            ElementTree.fromstring(history.split("\n", 1)[1])
+            sizes = [len(n) // 2 for n in re.findall(r'darktable:params="([0-9a-f]*)"', history)]
+            bent = edit.degrees or any(edit.tilt)
+            assert sizes == [892] * bool(bent) + [24] * bool(edit.crop)
