@@ -1,0 +1,85 @@
+"""Damaged sidecars and killed commands: a few of what docs/RELIABILITY.md has thousands of."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from examples.benchmark import corruption, kills  # noqa: E402
+from examples.benchmark.corrupted import KINDS, mutated  # noqa: E402
+from examples.benchmark.corruption import Damage  # noqa: E402
+from examples.benchmark.kills import TASKS, Trial  # noqa: E402
+from rawcodec.errors import CorruptSidecarError  # noqa: E402
+from rawcodec.selftest.vectors import vectors  # noqa: E402
+from rawcodec.stream import container  # noqa: E402
+
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def test_every_damaged_byte_and_every_truncation_is_refused() -> None:
+    """Of the smallest golden sidecar, by its checksums alone."""
+    data = (GOLDEN / "xtrans.rmeta").read_bytes()
+    for kind in ("flips", "truncations"):
+        for number in range(len(data)):
+            with pytest.raises((CorruptSidecarError, container.VersionError)):
+                container.read(KINDS[kind](data, number))
+
+
+def test_mutations_reach_the_parsers() -> None:
+    """Their checksums are right, they follow from their numbers, and they are not all alike."""
+    data = (GOLDEN / "xtrans-max.rmeta").read_bytes()
+    found = [mutated(data, number) for number in range(200)]
+    assert found == [mutated(data, number) for number in range(200)]
+    assert len(set(found)) > 190
+    assert data not in found[:20]
+    whole = 0
+    for each in found:
+        try:
+            whole += bool(container.read(each))
+        except CorruptSidecarError as error:
+            assert "chunk" in str(error)
+    assert whole > 150
+
+
+def test_mutated_sidecars_end_in_errors_of_the_project() -> None:
+    (vector,) = (each for each in vectors() if each.name == "xtrans")
+    damage = Damage(vector.name, "mutations", list(corruption._cases(vector.name, "mutations", 40)))
+    assert len(damage.cases) == 40
+    assert damage.faults == []
+    assert damage.slowest > 0
+
+
+def test_the_page_of_damage_tells_what_should_not_have_been() -> None:
+    fine = {"number": 1, "outcome": "DigestError", "fine": True, "seconds": 0.1}
+    slow = {**fine, "number": 2, "seconds": corruption.LIMIT + 1}
+    escaped = {**fine, "number": 3, "outcome": "ESCAPED: KeyError: 1", "fine": False}
+    assert "None of 1 damaged" in corruption.write([Damage("one", "flips", [fine])])
+    text = corruption.write([Damage("one", "flips", [fine, slow, escaped])])
+    assert "**2 of 3 damaged sidecars did something else.**" in text
+    assert "- one, flips 3: ESCAPED: KeyError: 1" in text
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_killed_command_leaves_nothing_broken(number: int, tmp_path: Path) -> None:
+    trial = kills._trial(TASKS[number], tmp_path / "trial", 1.5, group=False)
+    assert trial.fault == ""
+
+
+def test_what_a_kill_broke_would_be_seen(tmp_path: Path) -> None:
+    sidecar = tmp_path / "a.rmeta"
+    shutil.copy(GOLDEN / "xtrans-max.rmeta", sidecar)
+    assert kills._fault(sidecar) == ""
+    sidecar.write_bytes(sidecar.read_bytes()[:-100])
+    assert "a.rmeta (28717 bytes, " in kills._fault(sidecar)
+    sources = {sidecar: b"what it was"}
+    assert kills._changed(sources, set()) == ["a.rmeta was changed"]
+    assert kills._changed(sources, {sidecar}) == []
+    broken = Trial(TASKS[0], 0.5, False, 1, 0, "it broke")
+    assert "**1 of 1 trials went wrong.**" in kills.write([broken])
+    assert "- encode, after 0.50 s: it broke" in kills.write([broken])
