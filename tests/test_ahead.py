@@ -103,15 +103,16 @@ def test_every_rate_has_its_arrays(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", camera.KINDS)
 def test_frames_have_what_the_encoder_predicts(kind: str) -> None:
-    """To the bit, of every plane at every rate, each corrected by a filter."""
+    """To the bit, of every plane at every rate, corrected by a filter where that is worth it."""
     given = prepared(kind)
     for rate in data.RATES:
         for plane in colours_of(given.frame):
             tone, prediction, filter_ = coded(given, rate, plane)
-            assert filter_ is not None
+            assert filter_ is not None or rate < max(data.RATES)
             assert np.array_equal(of(given.arrays[f"tone-{rate}"], plane), tone)
             assert np.array_equal(of(given.arrays[f"prediction-{rate}"], plane), prediction)
-            assert (tone != prediction).mean() > 0.5
+            changed = (tone != prediction).mean()
+            assert changed == 0 if filter_ is None else changed > 0.5
 
 
 @pytest.mark.parametrize("kind", camera.KINDS)

@@ -435,7 +435,11 @@ def test_test_finds_every_bad_sidecar(folder: Folder) -> None:
 
 
 def test_a_terminal_has_a_bar_with_the_time_left(folder: Folder) -> None:
-    cwd = folder("a.jpg", "a.rmeta", "b.jpg", "b.rmeta", "c.jpg", "c.rmeta")
+    cwd = folder("b.jpg", "b.rmeta", "c.jpg", "c.rmeta")
+    # with latents, which take a second or more: before that, nothing is known of the time left
+    golden = Path(__file__).parent / "golden"
+    shutil.copyfile(golden / "xtrans.jpg", cwd / "a.jpg")
+    shutil.copyfile(golden / "xtrans-max.rmeta", cwd / "a.rmeta")
     flipped(cwd / "b.rmeta")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -101,7 +101,7 @@ def commands() -> None:
     rawcodec decode -r photos --format dng  writes a DNG of every sidecar
     rawcodec info photo.rmeta               tells what is in a sidecar
     rawcodec test -r photos                 tells whether sidecars are whole
-    rawcodec compare photo.dng photo.rmeta  tells how far the raw is from what comes back
+    rawcodec compare photo.dng photo.rmeta  tells how near what comes back is
     """
 
 
