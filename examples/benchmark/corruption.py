@@ -85,6 +85,7 @@ def _cases(vector: str, kind: str, count: int) -> Iterator[dict[str, Any]]:
 
 def write(damages: list[Damage]) -> str:
     """The page."""
+    mutations = sum(len(damage.cases) for damage in damages if damage.kind == "mutations")
     faults = [(damage, case) for damage in damages for case in damage.faults]
     total = sum(len(damage.cases) for damage in damages)
     verdict = (
@@ -102,7 +103,7 @@ def write(damages: list[Damage]) -> str:
         "exchanged), whose checksums are then made right, so that the parsers behind them see "
         f"them. A process may take {MEMORY >> 20} MB more than between two photos, and a case "
         f"{LIMIT:.0f} s.",
-        f"```\n{COMMAND}\n```",
+        f"```\n{COMMAND} --mutations {mutations}\n```",
         versions(),
         verdict,
         table(

@@ -233,7 +233,7 @@ def write(trials: list[Trial]) -> str:
         "pictures have theirs) and all sources unchanged, and the same command, run again, must "
         "make what is missing. A temporary file may be left, under a name that begins with "
         "`.rawcodec-`, which nothing reads.",
-        f"```\n{COMMAND}\n```",
+        f"```\n{COMMAND} --trials {len(trials)}\n```",
         versions(),
         verdict,
         table(
