@@ -30,7 +30,7 @@ _DETAIL = 96
 class _Other:
     """What a raw is compared with.
 
-    name: the file that stands for it. samples: uint16 of its mosaic. bits: a map of the bits of
+    name: the file that stands for it. mosaic: what it holds. bits: a map of the bits of
     a sidecar as a PNG, if there is one and it was asked for. facts: lines about it.
     """
 
