@@ -339,3 +339,34 @@ def test_the_streams_digest_alone_is_the_same(write):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(JpegError, match=r"a\.jpg: is truncated; "):
         read_stream_digest(path)
+
+
+def claiming(height: int, width: int) -> bytes:
+    """A small JPEG whose frame header claims another size."""
+    data = encode(picture())
+    start = data.index(b"\xff\xc0") + 5
+    return data[:start] + struct.pack(">HH", height, width) + data[start + 4 :]
+
+
+@pytest.mark.parametrize(("height", "width"), [(20000, 25000), (6000, 8000)])
+def test_many_pixels_in_few_bytes_are_not_decoded(
+    write, monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    """A decompression bomb is refused before anything of its size is allocated."""
+    monkeypatch.setattr(jpeg, "_decode", lambda *_: pytest.fail("was decoded"))
+    check_error(write(claiming(height, width)), f"claims {width}x{height} pixels in ")
+
+
+@pytest.mark.parametrize(("height", "width"), [(65500, 65500), (23171, 23171)])
+def test_more_pixels_than_any_photo_are_not_decoded(
+    write, monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    """However long the file is."""
+    monkeypatch.setattr(jpeg, "_decode", lambda *_: pytest.fail("was decoded"))
+    check_error(write(claiming(height, width)), "more than the limit of 536870912")
+
+
+def test_large_pictures_of_one_colour_are_read(write) -> None:
+    pixels = read_jpeg(write(encode(Image.new("RGB", (5600, 5000), (90, 80, 70))))).pixels
+    assert pixels.shape == (5000, 5600, 3)
+    assert np.ptp(pixels, axis=(0, 1)).max() == 0

@@ -49,6 +49,7 @@ def test_an_order_decides_about_every_quad(name: str, first: float) -> None:
     assert (chosen == 0).mean() == pytest.approx(first, abs=0.03)
 
 
+@pytest.mark.slow
 def test_other_orders_are_read_back_too(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
     """The encoder checks what it wrote with the same order, and no order is that of the codec."""
     usual = rawcodec.encode(pair.raw, pair.jpeg, quality="low")
@@ -64,6 +65,7 @@ def test_other_orders_are_read_back_too(monkeypatch: pytest.MonkeyPatch, pair: P
             rawcodec.decode(pair.jpeg, other)
 
 
+@pytest.mark.slow
 def test_the_page_of_orders_has_every_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
 ) -> None:
@@ -123,6 +125,7 @@ def test_renderings_are_compared() -> None:
     assert dng.psnr(one, other) == pytest.approx(10 * np.log10(255**2 / (9 / 20)))
 
 
+@pytest.mark.slow
 def test_the_page_of_filters_has_every_way(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
 ) -> None:
@@ -139,6 +142,7 @@ def test_the_page_of_filters_has_every_way(
     assert "; and the filter after " in text
 
 
+@pytest.mark.slow
 def test_the_page_of_sizes_tells_what_was_measured_and_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
 ) -> None:
@@ -155,6 +159,7 @@ def test_the_page_of_sizes_tells_what_was_measured_and_refused(
     assert f"the farthest is {abs(float(rows[0][2])):.1f}% off" in text
 
 
+@pytest.mark.slow
 def test_the_page_of_the_gap_codes_frames_as_photos(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

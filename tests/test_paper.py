@@ -128,6 +128,7 @@ def test_the_rate_of_a_psnr() -> None:
     assert bpp_at([Point(0.1, 40.0), Point(0.4, 40.0)], 40.0) is None
 
 
+@pytest.mark.slow
 def test_all_of_the_page(
     photo: Photo, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def test_all_of_the_page(
         assert (tmp_path / "out" / picture).stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_what_is_coded_is_counted() -> None:
     """Both directions code the same symbols, whatever the number of threads."""
     found = [part for threads in (1, 2) for part in paper_entropy.measure(BUNDLED, "low", threads)]

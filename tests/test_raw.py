@@ -491,3 +491,17 @@ def test_the_size_is_known_without_the_samples(tmp_path: Path, cfa: tuple[str, .
     path.write_bytes(b"no raw" * 1000)
     with pytest.raises(RawError, match=r"a\.dng: is not a raw"):
         read_size(path)
+
+
+def test_many_sites_in_few_bytes_are_not_unpacked(tmp_path: Path) -> None:
+    """A decompression bomb is refused by its header: what it expands to is never allocated."""
+    path = tmp_path / "bomb.dng"
+    tags = [(33421, 3, 2, (2, 2)), (33422, 1, 4, bytes((0, 1, 1, 2))),
+            (50706, 1, 4, bytes((1, 4, 0, 0))), (50708, 2, 0, "Test Camera")]  # fmt: skip
+    tifffile.imwrite(
+        path, np.zeros((6400, 8000), np.uint16), photometric=32803, compression="zlib",
+        rowsperstrip=640, extratags=[(*tag, True) for tag in tags], metadata=None,
+    )  # fmt: skip
+    size = path.stat().st_size
+    assert size < 8000 * 6400 / 341
+    check_error(path, f"claims 8000x6400 sites in {size} bytes")

@@ -18,6 +18,7 @@ from PIL import JpegImagePlugin
 
 from ..errors import JpegError
 from . import dngtags
+from .bomb import is_bomb
 from .ifd import Tiff, read_tiff
 
 # libjpeg's own limit a side is 65500; this one bounds the memory to 1.5 GB.
@@ -232,6 +233,11 @@ def _check_frame(segments: list[_Segment]) -> tuple[int, int]:
     if width * height > MAX_PIXELS:
         raise _MalformedError(
             f"has {width}x{height} pixels, more than the limit of {MAX_PIXELS}; make it smaller"
+        )
+    size = sum(len(s.body) for s in segments)
+    if is_bomb(width * height, size):
+        raise _MalformedError(
+            f"claims {width}x{height} pixels in {size} bytes, and is damaged; copy it again"
         )
     return width, height
 

@@ -16,6 +16,7 @@ from ..mosaic import COLOURS, Mosaic
 from ..sensor import Sensor
 from ..stream.tags import Tag
 from . import dngtags
+from .bomb import is_bomb
 from .ifd import Ifd, Tiff, read_tiff
 from .jpeg import is_jpeg
 
@@ -91,6 +92,12 @@ def read_raw(path: str | Path) -> RawPhoto:
     source = _load(Path(path))
     with _libraw_errors(source), rawpy.RawPy() as raw:
         raw.open_buffer(io.BytesIO(source.data))
+        sizes = raw.sizes
+        if is_bomb(sizes.raw_width * sizes.raw_height, len(source.data)):
+            raise source.error(
+                f"claims {sizes.raw_width}x{sizes.raw_height} sites in {len(source.data)} bytes, "
+                "and is damaged; copy it from the camera again"
+            )
         raw.unpack()
         return _photo(source, raw)
 
