@@ -29,7 +29,7 @@ class Look:
     @classmethod
     def of(cls, mosaic: Mosaic) -> Look:
         """The balance that the camera measured, or the grey world's; the brightest is white."""
-        rgb = cells(mosaic, 8)
+        rgb = cells(mosaic, 4 * cell(mosaic))
         balance = _as_shot(mosaic)
         if balance is None:
             means = rgb.mean((0, 1))
