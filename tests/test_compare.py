@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dng import XTRANS
 from PIL import Image
 from test_cli import names, rawcodec_, refused
 
@@ -155,6 +156,16 @@ def test_what_is_saturated_is_white_and_black_is_black() -> None:
     look = Look.of(Mosaic(samples, sensor))
     assert (look.show(np.ones((2, 2, 3))) == 255).all()
     assert (look.show(np.zeros((2, 2, 3))) == 0).all()
+
+
+def test_a_look_is_of_the_whole_picture() -> None:
+    """Of X-Trans, whose cells are of 6 sites, too: what is brightest lies in the last corner."""
+    sensor = Sensor(192, 192, XTRANS, (0,) * 36, 10000)
+    samples = np.full(sensor.shape, 500, np.uint16)
+    samples[160:, 160:] = 4000
+    shown = Look.of(Mosaic(samples, sensor)).show(np.array([0.4, 0.4, 0.4]))
+    assert (shown == 255).all()
+    assert (Look.of(Mosaic(samples, sensor)).show(np.full(3, 0.2)) < 200).all()
 
 
 # The command

@@ -14,7 +14,7 @@ large."""
 _PER_BYTE: Final = 341
 """Samples a byte may stand for at most: a bit for each of the six blocks in 16x16 pixels of a 4:2:0
 JPEG (T.81, annex F), where even one colour has that many. Photos of quality 1 have half as many,
-and raws, a bit a site at the very least, 8."""
+and raws as lossless JPEG, which takes a bit a site at least, 8."""
 
 
 def is_bomb(samples: int, size: int) -> bool:
