@@ -21,6 +21,10 @@ _TURN: Final = 1e-3
 """Seconds that a thread of Python lets others wait: while PyTorch is imported, the work beside it
 asks for many short turns."""
 
+_FRAME: Final = 1 << 24
+"""Bytes from which on an array goes back to the system once it is not needed: whole frames, which
+come and go a few times, and would leave holes in the heap."""
+
 _ALLOCATIONS: Final = 200_000
 """Objects between two collections; PyTorch's import makes a million and no garbage."""
 
@@ -40,7 +44,7 @@ def tune() -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # else another C library, which has its own ways
             mallopt(_M_ARENA_MAX, 1)
-            mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            mallopt(_M_MMAP_THRESHOLD, _FRAME)
             mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
             mallopt(_M_TOP_PAD, 1 << 26)
 

@@ -48,7 +48,7 @@ from rawcodec.model.config import (
 )
 from rawcodec.model.fitted import Coefficients, Sight
 from rawcodec.model.inputs import blocks, inputs, unblocks
-from rawcodec.model.latents import PlaneCodec, Runner, TableCoder
+from rawcodec.model.latents import PlaneCodec, Runner, TableCoder, Wanted
 from rawcodec.model.layer import LayerHead, ahead, code_planes
 from rawcodec.model.store import COMPANDED, Model, load_model
 from rawcodec.model.tables import (
@@ -430,7 +430,7 @@ def test_latents_of_any_scale_and_mean_are_read_back(
     tables, given = shipped.tables, drawn(count, outliers, seed=count)
     encoder, meter = Encoder(), RateMeter()
     coded = tables.code(encoder, given.values, given.mean, given.scale)
-    assert coded.dtype == np.int32
+    assert coded.dtype == np.int16
     assert np.array_equal(coded, audible(tables, given))
     assert np.array_equal(tables.code(meter, given.values, given.mean, given.scale), coded)
     data = encoder.finish()
@@ -1220,6 +1220,11 @@ def test_a_shift_moves_four_scales_but_silent_ones_stay(shipped: Model, shift: i
             assert after == min(max(before + shift * moves, 0), SCALES - 1)
 
 
+def giving(latents: Tensor) -> Wanted:
+    """What an encoder asks for latents, of these: (1, 4, h, w)."""
+    return lambda channels: latents[0, list(channels)].permute(1, 2, 0).numpy()
+
+
 @dataclass
 class Pass:
     """Latents of the first pass, in steps, with what the network says of them."""
@@ -1231,7 +1236,7 @@ class Pass:
 
     def coded(self, tables: Tables, coder: EntropyCoder, shifts: bool = True) -> np.ndarray:
         """What a coder makes of them, in half steps; shifts: whether it may shift scales."""
-        given = None if isinstance(coder, Decoder) else self.latents
+        given = None if isinstance(coder, Decoder) else giving(self.latents)
         table_coder = TableCoder(tables, coder, given)
         if not shifts:
             none = np.zeros(GROUPS_OF_SCALES, np.int32)
@@ -1337,7 +1342,7 @@ def test_shifts_never_do_harm(
 
 def chosen(tables: Tables, wanted: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """The integers that an encoder chooses for latents."""
-    coder = TableCoder(tables, Encoder(), torch.zeros((1, LATENTS, 1, 1)))
+    coder = TableCoder(tables, Encoder(), giving(torch.zeros((1, LATENTS, 1, 1))))
     found: np.ndarray = coder._choose(wanted, mean, scale)
     return found
 

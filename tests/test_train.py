@@ -289,7 +289,8 @@ def test_training_computes_what_the_codec_will(pair, monkeypatch, kind, rate, ch
     monkeypatch.setattr(latents, "BAND", 1000)  # one band, so that each layer runs once
     theirs = _Trace(monkeypatch)
     runtime = PlaneCodec(run, seen, filter_)
-    unrounded, hyper = runtime.analyse(raw)
+    hyper = runtime.analyse(raw)
+    unrounded = torch.from_numpy(runtime.wanted(raw, range(4))).permute(2, 0, 1)[None]
     runtime.know(v)
     given = z.contiguous(memory_format=torch.channels_last)
     assert torch.equal(runtime.code(_Given(given)), z)
@@ -407,7 +408,7 @@ def test_training_chooses_latents_as_the_codec_does(tail, share, monkeypatch):
     ours = halves[0, 0, 0].numpy()
     groups = np.zeros(SCALES // SHIFTED_TOGETHER, np.int32)
     monkeypatch.setattr(TableCoder, "_best_shifts", lambda *_: groups)
-    theirs = TableCoder(tables, coder, y).code(0, at, means, scales)[0, 0, 0].numpy()
+    theirs = TableCoder(tables, coder, lambda at: y[0, list(at)].permute(1, 2, 0).numpy()).code(0, at, means, scales)[0, 0, 0].numpy()
     large = here & (scale >= TRELLIS_SCALE)
     small = here & (scale < TRELLIS_SCALE)
     assert np.mean(ours[small] != theirs[small]) < 0.001

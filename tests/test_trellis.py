@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from test_latents import Pass, one_pass, shipped_path, sigmas
+from test_latents import Pass, giving, one_pass, shipped_path, sigmas
 
 from rawcodec.model import latents, trellis
 from rawcodec.model.config import (
@@ -266,7 +266,7 @@ def test_latents_of_every_pass_come_back(tables: Tables, number: int) -> None:
     wanted = torch.from_numpy(rng.normal(0, 20, (1, LATENTS, 21, 34)).astype(np.float32))
     here = torch.from_numpy(rng.integers(0, 2, (1, 1, 21, 34)).astype(np.int16))
     encoder = Encoder()
-    coded = TableCoder(tables, encoder, wanted).code(number, here, mean, scale)
+    coded = TableCoder(tables, encoder, giving(wanted)).code(number, here, mean, scale)
     assert coded.dtype == torch.int16
     decoder = Decoder(encoder.finish())
     assert torch.equal(TableCoder(tables, decoder, None).code(number, here, mean, scale), coded)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import rawcodec
-from rawcodec.model.config import ACTIVATION_MAX, PATTERN, STEPS
+from rawcodec.model.config import PATTERN, STEPS
 from rawcodec.model.latents import PlaneCodec
 
 from .markdown import page, table, versions
@@ -64,8 +64,7 @@ def ordered(order: Order | None) -> Callable[[PlaneCodec, Tensor], None]:
             return
         height, width = self.steps[0].shape[2:]
         chosen = torch.from_numpy(order(self.run.model.pattern, height, width))[None, None]
-        self.steps = [(chosen == step).to(torch.int16) for step in range(STEPS)]
-        self._first = (chosen == 0).to(torch.uint8) * ACTIVATION_MAX
+        self.steps = [(chosen == step).to(torch.uint8) for step in range(STEPS)]
 
     return knowing
 

@@ -32,7 +32,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "load the weights": ("rawcodec.learned", "runner"),
     "grids": ("rawcodec.model.layer", "_levelled"),
     "fit the first filter": ("rawcodec.model.fitting", "fit_ahead"),
-    "features of the JPEG, first filter": (_L, "PlaneCodec", "_look"),
     "analysis": (_L, "PlaneCodec", "analyse"),
     "entropy model": (_L, "PlaneCodec", "know"),
     "context model": (_L, "PlaneCodec", "parameters"),

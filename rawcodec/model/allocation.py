@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from .config import GROUPS, HYPER_BLOCK, PASSES, QUAD
-from .latents import TableCoder
+from .latents import TableCoder, Wanted
 from .tables import SILENT, EntropyCoder, Tables
 
 Meter = Callable[
@@ -120,7 +120,7 @@ class MappedCoder(TableCoder):
     """Codes latents as ``TableCoder`` does, and puts what each takes on a map."""
 
     def __init__(
-        self, allocation: Allocation, tables: Tables, coder: EntropyCoder, latents: Tensor | None
+        self, allocation: Allocation, tables: Tables, coder: EntropyCoder, latents: Wanted | None
     ) -> None:
         """coder: one that ``allocation`` listens to."""
         super().__init__(tables, coder, latents)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import BLOCK, HYPER, HYPER_WIDTH, RATES
+from .config import BLOCK, HYPER, HYPER_WIDTH, QUAD, RATES
 
 _SITES = BLOCK * BLOCK
 _ANCHORS = 9
@@ -43,8 +43,19 @@ class HyperAnalysis(nn.Module):
         self.last = nn.Conv2d(HYPER_WIDTH, HYPER, 1)
 
     def forward(self, latents: Tensor, rate: Tensor) -> Tensor:
-        soft = F.pixel_unshuffle(torch.sign(latents) * torch.log2(1 + latents.abs()), 2)
-        x = self.first(torch.cat([soft, soft.abs()], 1))
-        x = torch.relu(x + between_anchors(self.rate, rate)[:, :, None, None])
+        return self.end(self.begin(F.pad(latents, [QUAD] * 4), rate))
+
+    def begin(self, latents: Tensor, rate: Tensor) -> Tensor:
+        """The first layer, of latents with a quad more on every side: (B, 4, 8h + 4, 8w + 4).
+
+        Returns (B, 32, 2h, 2w). Bands of rows can be given one by one; ``end`` takes all of them.
+        """
+        soft = F.pixel_unshuffle(torch.sign(latents) * torch.log2(1 + latents.abs()), QUAD)
+        first = self.first
+        x = F.conv2d(torch.cat([soft, soft.abs()], 1), first.weight, first.bias, first.stride)
+        return torch.relu(x + between_anchors(self.rate, rate)[:, :, None, None])
+
+    def end(self, x: Tensor) -> Tensor:
+        """The hyper-latents of what ``begin`` returns."""
         result: Tensor = self.last(torch.relu(self.second(x)))
         return result

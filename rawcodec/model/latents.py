@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -31,22 +31,23 @@ from .config import (
     HYPER_BLOCK,
     HYPER_GAIN,
     HYPER_LIMIT,
+    HYPER_WIDTH,
     LATENT_LIMIT,
     LATENTS,
     LAYERS,
     MEAN_UNIT,
     PASSES,
     PATTERN,
+    QUAD,
     SCALES,
     STEPS,
     TRELLIS_SCALE,
-    WIDTH,
     ZERO,
 )
 from .fitted import Coefficients, FittedFilter, Sight
-from .inputs import blocks, unblocks
+from .inputs import unblocks
 from .kernels import KERNELS, Kernel, Weights
-from .seen import MARGIN, PlaneInputs
+from .seen import MARGIN, PlaneInputs, Rows
 from .store import COMPANDED, DOMAIN, Model
 from .tables import (
     HALVES,
@@ -72,14 +73,20 @@ _BESIDE = np.int16(MEAN_UNIT // 2)
 _SHIFT_SAMPLE = 1 << 19
 """Latents of a pass that tell how scales are to be shifted."""
 
+Wanted = Callable[[Sequence[int]], np.ndarray]
+"""Given channels, their latents before rounding, in steps: float32 (h, w, c)."""
+
 _FINE = (
     *(16384, 16208, 16033, 15860, 15689, 15520, 15353, 15188),
     *(15024, 14862, 14702, 14544, 14387, 14232, 14079, 13927),
 )
 """What gains between two rates multiply steps by: 2**14 and a quarter of an octave down."""
 
-_REACH = 6
-"""Quads around the picture that the guide's features reach."""
+_HALF_MARGIN = MARGIN - 2
+"""Quads around a band that features at half the resolution have, where inputs have all."""
+
+_BEGUN = 4
+"""Quads across a position of what the hyper-analysis begins with."""
 
 _CONTEXT_MARGIN = 2
 """Quads around the picture that a context reaches."""
@@ -177,92 +184,127 @@ class PlaneCodec:
         self.run = run
         self.height, self.width = seen.height, seen.width
         self.rows, self.columns = seen.rows, seen.columns
-        self._look(seen, filter_)
+        self._seen, self._sight = seen, Sight(seen)
+        self._again = True
+        self._fitted = None
+        if filter_ is not None:
+            self._fitted = FittedFilter(run.kernel, self._sight, filter_)
 
-    def _look(self, seen: PlaneInputs, filter_: Coefficients | None) -> None:
-        """Features of the JPEG, and the tone layer's prediction as the filter corrects it."""
-        rows, columns = self.rows, self.columns
-        sight = Sight(seen)
-        fitted = None if filter_ is None else FittedFilter(self.run.kernel, sight, filter_)
-        first = self.run.kernel(seen.layer(self.run.weights("trunk.0")))
+    @functools.cached_property
+    def prediction(self) -> np.ndarray:
+        """The tone layer's values as the filter corrects them: uint16 (4 rows, 4 columns)."""
+        result = self._room()
 
-        def layer(name: str, x: Tensor) -> Tensor:
-            return first(x) if name == "trunk.0" else self.run(name, x)
+        def predict(top: int, bottom: int) -> None:
+            first, last = 2 * top, 2 * bottom
+            near = self._seen(first - 1, last + 1)
+            self._predict(near, first - 1, first, last, result)
 
-        self._guide = self._padded(WIDTH, (rows, columns), 1, None)
-        # what is known of quads: of the JPEG for now
-        detail = self._padded(HALF_WIDTH, (2 * rows, 2 * columns), 0, None)
-        self._detail = detail
-        self.prediction = np.empty((BLOCK * rows, BLOCK * columns), np.uint16)
+        _over_bands(self.run, 0, self.rows, predict)
+        return result
 
-        def look(top: int, bottom: int) -> None:
-            near = seen(2 * top - _REACH, 2 * bottom + _REACH)
-            half = network.half_features(layer, self.run.put(near.inputs))
-            self._guide[:, :, top + 1 : bottom + 1] = network.guide_features(self.run, half)
-            first, last = max(2 * top, 0), min(2 * bottom, 2 * rows)
-            if first < last:
-                # of the rows in the picture
-                start = first - 2 * top + _REACH
-                here = slice(start, start + last - first)
-                detail[:, :, first:last] = half[:, :, here.start - 2 : here.stop - 2, 6:-6]
-                sites = near.tone[:, 2 * here.start : 2 * here.stop, 2 * MARGIN : -2 * MARGIN]
-                if fitted is not None:
-                    filtered = sight.rows(near, 2 * top - _REACH)
-                    sites = sites + fitted(self.run.put, filtered, first, here)
-                    sites = sites.clamp_(0, COMPANDED - 1)
-                self.prediction[2 * first : 2 * last] = sites[0].numpy()
+    def _room(self) -> np.ndarray:
+        return np.empty((BLOCK * self.rows, BLOCK * self.columns), np.uint16)
 
-        _over_bands(self.run, -1, rows + 1, look)
+    def _predict(self, near: Rows, start: int, first: int, last: int, out: np.ndarray) -> None:
+        """The prediction of rows of quads. start: the first that ``near`` has, before ``first``."""
+        here = slice(first - start, last - start)
+        sites = near.tone[:, 2 * here.start : 2 * here.stop, 2 * MARGIN : -2 * MARGIN]
+        if self._fitted is not None:
+            filtered = self._sight.rows(near, start)
+            sites = sites + self._fitted(self.run.put, filtered, first, here)
+            sites = sites.clamp_(0, COMPANDED - 1)
+        out[2 * first : 2 * last] = sites[0].numpy()
 
     @property
     def hyper_shape(self) -> tuple[int, int]:
         """Rows and columns of the hyper-latents."""
         return self.rows * BLOCK // HYPER_BLOCK, self.columns * BLOCK // HYPER_BLOCK
 
-    def analyse(self, raw: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What is to be coded, before rounding: latents in steps, and hyper-latents; float32.
+    def analyse(self, raw: np.ndarray) -> Tensor:
+        """Hyper-latents before rounding: float32 (1, 8, h / 8, w / 8).
 
-        raw: uint16 (H, W), the companded mosaic. Returns (1, 4, h, w) and (1,
-        8, h / 8, w / 8).
+        raw: uint16 (H, W), the companded mosaic.
         """
-        rows, columns = self.rows, self.columns
-        padded = self.prediction.copy()
-        padded[: self.height, : self.width] = raw
-        forward = self.run.model.forward.astype(np.int32)
-        latents = _channels_last(LATENTS, 2 * rows, 2 * columns, None, torch.float32, "cpu")
+        run, rows, columns = self.run, 2 * self.rows, 2 * self.columns
+        rate = torch.tensor([run.rate + run.fine / FINE], device=run.device)
+        size = rows // _BEGUN, columns // _BEGUN
+        begun = torch.empty((1, HYPER_WIDTH, *size), dtype=run.kind, device=run.device)
+
+        def begin(top: int, bottom: int) -> None:
+            # with a quad around; what lies beyond the picture is zero
+            start, stop = _BEGUN * top - QUAD, _BEGUN * bottom + QUAD
+            shape = LATENTS, stop - start, columns + 2 * QUAD
+            near = _channels_last(*shape, 0, torch.float32, "cpu")
+            first, last = max(start, 0), min(stop, rows)
+            for channel in range(LATENTS):
+                steps = torch.from_numpy(self._steps(raw, channel, first, last))
+                near[0, channel, first - start : last - start, QUAD:-QUAD] = steps
+            begun[:, :, top:bottom] = run.analysis.begin(run.put(near.to(run.kind)), rate)
+
+        _over_bands(run, 0, size[0], begin)
+        return run.analysis.end(begun).float().cpu()
+
+    def wanted(self, raw: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+        """Latents of some channels before rounding, in steps: float32 (h, w, c); see ``analyse``."""
+        result = np.empty((2 * self.rows, 2 * self.columns, len(channels)), np.float32)
 
         def residual(top: int, bottom: int) -> None:
-            part = slice(4 * top, 4 * bottom)
-            sites = forward.take(padded[part]) - forward.take(self.prediction[part])
-            here = blocks(torch.from_numpy(sites)[None])
-            latents[:, :, 2 * top : 2 * bottom] = here / self.run.steps
+            for at, channel in enumerate(channels):
+                first, last = 2 * top, 2 * bottom
+                result[first:last, :, at] = self._steps(raw, channel, first, last)
 
-        _over_bands(self.run, 0, rows, residual)
-        rate = torch.tensor([self.run.rate + self.run.fine / FINE], device=self.run.device)
-        with torch.inference_mode():
-            hyper = self.run.analysis(self.run.put(latents.to(self.run.kind)), rate).float().cpu()
-        return latents, hyper
+        _over_bands(self.run, 0, self.rows, residual)
+        return result
+
+    def _steps(self, raw: np.ndarray, channel: int, first: int, last: int) -> np.ndarray:
+        """Latents of rows of quads of a channel, in steps: float32 (rows, w); none beyond raw."""
+        forward, step = self.run.model.forward, int(self.run.steps[0, channel, 0, 0])
+        down, across = divmod(channel, QUAD)
+        sites = np.s_[QUAD * first + down : QUAD * last : QUAD, across::QUAD]
+        result = np.zeros((last - first, 2 * self.columns), np.float32)
+        theirs = raw[sites]
+        part = result[: theirs.shape[0], : theirs.shape[1]]
+        mine = self.prediction[sites][: theirs.shape[0], : theirs.shape[1]]
+        np.subtract(forward.take(theirs), forward.take(mine), out=part, dtype=np.int32)
+        part /= np.float32(step)
+        return result
 
     def know(self, hyper: Tensor) -> None:
         """Take the hyper-latents, int32 (1, 8, h / 8, w / 8): the entropy model, and the order.
 
-        Once: features of the JPEG become those of both.
+        Once. Of the JPEG's features, only what all passes look at is kept, a band after another.
         """
         rows, columns = self.rows, self.columns
         activations = (ZERO + HYPER_GAIN * hyper).to(torch.uint8)
         activations = self.run.put(F.pad(activations, [1] * 4, value=ZERO))
         features = F.pad(network.hyper_features(self.run, activations), [1] * 4)
-        inner = self._detail
         across = -(-2 * columns // PATTERN)
         pattern = self.run.model.pattern.repeat(1, 1, across)[..., : 2 * columns]
         order = torch.empty((2 * rows, 2 * columns), dtype=torch.uint8)
+        trunk = self.run.kernel(self._seen.layer(self.run.weights("trunk.0")))
+        self._detail = _channels_last(
+            HALF_WIDTH, 2 * rows, 2 * columns, None, torch.uint8, self.run.device
+        )
+        # an encoder has it already
+        missing = None if "prediction" in self.__dict__ else self._room()
+
+        def layer(name: str, x: Tensor) -> Tensor:
+            return trunk(x) if name == "trunk.0" else self.run(name, x)
 
         def know(top: int, bottom: int) -> None:
-            near = slice(top, bottom + 2)
             here = slice(2 * top, 2 * bottom)
-            base = network.base_features(self.run, self._guide[:, :, near], features[:, :, near])
-            detail = network.detail_features(self.run, inner[:, :, here], base)
-            inner[:, :, here] = detail
+            start = here.start - MARGIN
+            near = self._seen(start, here.stop + MARGIN)
+            if missing is not None:
+                self._predict(near, start, here.start, here.stop, missing)
+            half = network.half_features(layer, self.run.put(near.inputs))
+            base = network.base_features(
+                self.run, network.guide_features(self.run, half), features[:, :, top : bottom + 2]
+            )
+            inner = half[:, :, _HALF_MARGIN:-_HALF_MARGIN, _HALF_MARGIN:-_HALF_MARGIN]
+            detail = network.detail_features(self.run, inner, base)
+            self._detail[:, :, here] = detail
             noise = pattern[:, torch.arange(here.start, here.stop) % PATTERN]
             scores = self.run("order", detail)[0].cpu().to(torch.int32) + noise
             best, chosen = scores[0], torch.zeros_like(scores[0], dtype=torch.uint8)
@@ -272,9 +314,9 @@ class PlaneCodec:
             order[here] = chosen
 
         _over_bands(self.run, 0, rows, know)
-        del self._guide  # its memory serves what follows
-        self.steps = [(order == step)[None, None].to(torch.int16) for step in range(STEPS)]
-        self._first = (order == 0)[None, None].to(torch.uint8) * ACTIVATION_MAX
+        if missing is not None:
+            self.prediction = missing
+        self.steps = [(order == step)[None, None].to(torch.uint8) for step in range(STEPS)]
 
     def parameters(self, number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
@@ -282,20 +324,24 @@ class PlaneCodec:
         count = len(GROUPS[PASSES[number][0]])
         mean = _channels_last(count, 2 * rows, 2 * columns, None, torch.int16, "cpu")
         scale = _channels_last(count, 2 * rows, 2 * columns, None, torch.uint8, "cpu")
-        detail = self._detail
 
         def look(top: int, bottom: int) -> None:
             here = slice(2 * top, 2 * bottom)
+            detail = self._detail[:, :, here]
             seen = self._known(known, here.start, here.stop) if number > 0 else detail
-            mean[:, :, here], scale[:, :, here] = network.parameters(
-                self.run, number, detail[:, :, here], seen
-            )
+            mean[:, :, here], scale[:, :, here] = network.parameters(self.run, number, detail, seen)
 
         _over_bands(self.run, 0, rows, look)
+        if number == len(PASSES) - 1 and not self._again:
+            del self._detail  # its memory serves what follows
         return mean, scale
 
-    def code(self, coder: network.LatentCoder) -> Tensor:
-        """All latents, through a coder: int16 (1, 4, h, w), in half steps."""
+    def code(self, coder: network.LatentCoder, *, again: bool = False) -> Tensor:
+        """All latents, through a coder: int16 (1, 4, h, w), in half steps.
+
+        again: they may be coded once more.
+        """
+        self._again = again
         size = 2 * self.rows, 2 * self.columns
         zeros = _channels_last(LATENTS, *size, 0, torch.int16, "cpu")
         return network.walk(coder, self.steps, zeros, self.parameters)
@@ -319,6 +365,7 @@ class PlaneCodec:
             result[part] = model.back.take(sites)
 
         _over_bands(self.run, 0, -(-self.height // BLOCK), add)
+        del self.prediction  # its memory serves what follows
         return result
 
     def corrected(
@@ -354,7 +401,7 @@ class PlaneCodec:
         known[:, :LATENTS] = levels
         known[:, LATENTS : 2 * LATENTS] = (levels.to(torch.int16) - ZERO).abs_() * 2
         rows, at = self._near(top, bottom, margin)
-        known[:, -1:, at, margin:-margin] = self._first[:, :, rows]
+        known[:, -1:, at, margin:-margin] = self.steps[0][:, :, rows] * ACTIVATION_MAX
         return self.run.put(known)
 
     def _levels(self, latents: Tensor, top: int, bottom: int, margin: int) -> Tensor:
@@ -377,24 +424,18 @@ class PlaneCodec:
         at = start - top + margin
         return slice(start, stop), slice(at, at + stop - start)
 
-    def _padded(
-        self, channels: int, size: tuple[int, int], margin: int, fill: int | None
-    ) -> Tensor:
-        """Activations of a picture of positions and the margin: uint8 (1, channels, ...)."""
-        height, width = (n + 2 * margin for n in size)
-        return _channels_last(channels, height, width, fill, torch.uint8, self.run.device)
-
 
 class TableCoder:
     """Codes latents with tables, through an entropy coder; also the hyper-latents.
 
     It is the ``LatentCoder`` of encoder and decoder; what it returns is in half
-    steps. latents: float32 (1, 4, h, w) in steps, for which an encoder chooses
-    integers; None to decode. weight: of their distortion, 1 being the usual one.
+    steps. latents: gives those of some channels in steps, float32 (h, w, c), for
+    which an encoder chooses integers; None to decode. weight: of their distortion,
+    1 being the usual one.
     """
 
     def __init__(
-        self, tables: Tables, coder: EntropyCoder, latents: Tensor | None, weight: float = 1.0
+        self, tables: Tables, coder: EntropyCoder, latents: Wanted | None, weight: float = 1.0
     ) -> None:
         self._tables, self._coder = tables, coder
         self._latents, self._weight = latents, np.float32(weight * DISTORTION_WEIGHT)
@@ -404,26 +445,33 @@ class TableCoder:
         """See :class:`.network.LatentCoder`; raises ValueError for latents out of range."""
         channels = GROUPS[PASSES[number][0]]
         _, _, height, width = mean.shape
-        positions = np.flatnonzero(here.numpy())
         # all of them without copies
-        chosen = slice(None) if len(positions) == height * width else positions
+        chosen: slice | np.ndarray = slice(None)
+        if not here.all():
+            chosen = np.flatnonzero(here.numpy())
         means, scales = (_rows(part)[chosen].ravel() for part in (mean, scale))
         ours = shifts = None
         if self._latents is not None:
-            part = self._latents[:, channels[0] : channels[-1] + 1]
-            ours = _rows(part)[chosen].ravel()
+            ours = self._latents(channels).reshape(-1, len(channels))[chosen].ravel()
             shifts = self._best_shifts(ours, means, scales)
         shifts = self._tables.code_shifts(self._coder, shifts)
         scales = self._tables.shifted(scales, shifts)
         small = scales < TRELLIS_SCALE
-        given = None if ours is None else self._choose(ours, means, scales, small)
+        large = np.flatnonzero(~small)
+        given = wanted = None
+        if ours is not None:
+            given = self._choose(ours, means, scales, small)
+            wanted = ours[large]
+            del ours  # as much as all that is left to do takes
         values = self._coded(given, means, scales, small)
         values *= 2
-        large = np.flatnonzero(~small)
-        wanted = None if ours is None else ours[large]
+        del given, small
         values[large] = self._along(wanted, means[large], scales[large])
-        result = np.zeros((height * width, len(channels)), np.int16)
-        result[chosen] = values.reshape(-1, len(channels))
+        if isinstance(chosen, slice):
+            result = values
+        else:
+            result = np.zeros((height * width, len(channels)), np.int16)
+            result[chosen] = values.reshape(-1, len(channels))
         return torch.from_numpy(result.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
 
     def _along(self, latents: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -449,7 +497,7 @@ class TableCoder:
         scale: np.ndarray,
         where: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The integers of latents; ValueError for those out of range."""
+        """The integers of latents, int16; ValueError for those out of range."""
         values = self._tables.code(self._coder, given, mean, scale, where)
         if len(values) and max(-int(values.min()), int(values.max())) >= LATENT_LIMIT:
             raise ValueError("a latent is out of range")
@@ -469,7 +517,7 @@ class TableCoder:
         values = self._tables.code(self._coder, given, middle, np.repeat(scale.numpy(), sites))
         if len(values) and np.abs(values).max() > HYPER_LIMIT:
             raise ValueError("a hyper-latent is out of range")
-        return torch.from_numpy(values.reshape(1, len(means), *shape))
+        return torch.from_numpy(values.astype(np.int32).reshape(1, len(means), *shape))
 
     def _choose(
         self,
@@ -485,7 +533,7 @@ class TableCoder:
 
         where: for which of them, if not all; the others are 0.
         """
-        result = np.zeros(len(latents), np.int32)
+        result = np.zeros(len(latents), np.int16)
 
         def choose(start: int, stop: int) -> None:
             part: slice | np.ndarray = slice(start, stop)

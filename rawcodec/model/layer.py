@@ -20,7 +20,7 @@ from .bands import over_bands
 from .config import FINE, HYPER, HYPER_DEAD_ZONE, HYPER_LIMIT, MEAN_UNIT, RATES
 from .fitted import Coefficients, Sight
 from .fitting import Filters
-from .latents import PlaneCodec, Runner, TableCoder
+from .latents import PlaneCodec, Runner, TableCoder, Wanted
 from .seen import PlaneInputs
 from .store import DOMAIN
 from .tables import EntropyCoder, Tables
@@ -99,8 +99,8 @@ def code_planes(
         codec = PlaneCodec(run, seen, filter_)
         latents = hyper = None
         if ours is not None:
-            latents, unrounded = codec.analyse(ours)
-            hyper, middle = _quantise(unrounded[0].numpy())
+            latents = functools.partial(codec.wanted, ours)
+            hyper, middle = _quantise(codec.analyse(ours)[0].numpy())
             used.append(middle)
         else:
             assert means is not None
@@ -116,15 +116,16 @@ def code_planes(
         else:
             chosen = choose(functools.partial(_weighed, run, coder, codec, latents))
         decoded.append(after(run, coder, codec, seen, chosen, ours, filters))
-        earlier = decoded[-1].astype(np.int32) - seen.plane.tone
+        if number < len(planes) - 1:
+            earlier = decoded[-1].astype(np.int32) - seen.plane.tone
     return decoded, np.array(used)
 
 
 def _weighed(
-    run: Runner, coder: EntropyCoder, codec: PlaneCodec, latents: Tensor | None, weight: float
+    run: Runner, coder: EntropyCoder, codec: PlaneCodec, latents: Wanted | None, weight: float
 ) -> Tensor:
-    """Latents as they are chosen at a distortion weight."""
-    return codec.code(TableCoder(run.model.tables, coder, latents, weight))
+    """Latents as they are chosen at a distortion weight, the first or another one."""
+    return codec.code(TableCoder(run.model.tables, coder, latents, weight), again=True)
 
 
 def ahead(

@@ -117,4 +117,5 @@ def walk(
             known = known + update
         else:
             known[:, channels] += latents
+        del mean, scale, latents  # before others are made
     return known

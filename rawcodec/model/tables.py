@@ -40,6 +40,9 @@ SHIFT_BITS = 16 - np.log2(_SHIFT_TABLE[:-1])
 TOGETHER = 1 << 17
 """Latents that are looked at at a time: few enough for the cache."""
 
+_FARTHEST = (1 << 15) - 256
+"""The largest residue from a rounded mean, which is below 256, that 16 bits are sure to hold."""
+
 SILENT = 255
 """The size of a scale at which nothing is coded."""
 
@@ -147,22 +150,23 @@ class Tables:
     def code(
         self,
         coder: EntropyCoder,
-        latents: npt.NDArray[np.int32] | None,
+        latents: npt.NDArray[np.integer[Any]] | None,
         mean: npt.NDArray[np.int16],
         scale: npt.NDArray[np.uint8],
         where: npt.NDArray[np.bool_] | None = None,
-    ) -> npt.NDArray[np.int32]:
+    ) -> npt.NDArray[np.int16]:
         """Code latents (n,) with means, in eighths, and scales; None for a decoder.
 
-        where: which of them, if not all. Returns the latents. Those of a silent scale are not
-        coded, and are their rounded mean; as are those that ``where`` leaves out.
+        where: which of them, if not all. Returns the latents, int16. Those of a silent scale are
+        not coded, and are their rounded mean; as are those that ``where`` leaves out. ValueError
+        for those that need more bits.
         """
         count = len(mean)
         rows = self._row.reshape(-1)
         tops = range(0, count, TOGETHER)
         spoken: list[npt.NDArray[np.intp] | slice] = [slice(None)] * len(tops)
         coded: list[npt.NDArray[np.uint16]] = [rows[:0]] * len(tops)
-        nothing = np.zeros(0, np.int32)
+        nothing = np.zeros(0, np.int16)
         given = [nothing] * len(tops)
 
         def look_up(start: int, stop: int) -> None:
@@ -183,13 +187,17 @@ class Tables:
         over_bands(0, count, TOGETHER, look_up)
         ends = np.cumsum([0, *map(len, coded)])
         symbols = None if latents is None else np.concatenate([nothing, *given])
-        found = coder.code(symbols, self.rows, np.concatenate([rows[:0], *coded]))
-        result = np.empty(count, np.int32)
+        index = np.concatenate([rows[:0], *coded])
+        del given, coded
+        found = coder.code(symbols, self.rows, index)
+        if len(found) and max(-int(found.min()), int(found.max())) > _FARTHEST:
+            raise ValueError("a latent is out of range")
+        result = np.empty(count, np.int16)
 
         def put(start: int, stop: int) -> None:
             part, number = slice(start, stop), start // TOGETHER
             result[part] = split(mean[part])[0]
-            result[part][spoken[number]] += found[ends[number] : ends[number + 1]]
+            result[part][spoken[number]] += found[ends[number] : ends[number + 1]].astype(np.int16)
 
         over_bands(0, count, TOGETHER, put)
         return result

@@ -64,11 +64,11 @@ def steps(count: int) -> Iterator[slice]:
 
 
 def walk(count: int, code: Callable[[slice, np.ndarray], np.ndarray]) -> np.ndarray:
-    """So many latents, in half steps: int32 (count,).
+    """So many latents, in half steps: int16 (count,).
 
     code: the integers of a step, from where it lies and ``second`` of its latents.
     """
-    result = np.empty(count, np.int32)
+    result = np.empty(count, np.int16)
     state = np.zeros(_lanes(count), np.uint8)
     for part in steps(count):
         state = state[: part.stop - part.start]
@@ -80,12 +80,12 @@ def walk(count: int, code: Callable[[slice, np.ndarray], np.ndarray]) -> np.ndar
 
 
 def best(count: int, prices: Prices) -> np.ndarray:
-    """The integers of so many latents that cost the least along their lanes: int32 (count,).
+    """The integers of so many latents that cost the least along their lanes: int16 (count,).
 
     Viterbi's algorithm: of the paths into a state only the cheapest is followed.
     """
     lanes = _lanes(count)
-    result = np.empty(count, np.int32)
+    result = np.empty(count, np.int16)
 
     def find(first: int, last: int) -> None:
         width = last - first

@@ -114,7 +114,7 @@ class Coder(ABC):
         half = np.repeat(np.array([tables[table].half for table, _, _ in groups], np.int32), counts)
         entries = None
         if given is not None:
-            given = given[order]
+            given = given[order].astype(np.int32, copy=False)
             entries = np.where(np.abs(given) <= half, given + half, 2 * half + 1)
         coded = np.empty(len(order), np.int32)
         for table, start, stop in groups:
@@ -278,14 +278,14 @@ class RateMeter(Coder):
 
 
 def _checked_symbols(symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols:
-    """The symbols as int32 of shape (n,); ValueError if they are anything else."""
+    """The symbols, (n,) integers; ValueError if they are anything else."""
     if symbols is None:
         raise ValueError("symbols are needed: only a Decoder finds them itself")
     if symbols.shape != (n,) or symbols.dtype.kind not in "iu":
         raise ValueError(f"symbols are not {n} integers")
     if n and (symbols.min() <= -SYMBOL_LIMIT or symbols.max() >= SYMBOL_LIMIT):
         raise ValueError(f"a symbol is not smaller than {SYMBOL_LIMIT} in magnitude")
-    return symbols.astype(np.int32, copy=False)
+    return symbols
 
 
 def _checked_tables(frequencies: Tables) -> list[_Table]:
