@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from .model.fitting import Filters
 from .model.latents import Runner
 from .model.layer import Choose, LayerHead, code_planes
 from .model.store import Model, load_model
-from .model.view import PlaneView
+from .model.view import PlaneView, SiteRows
 from .stream.entropy import Decoder, Encoder, RateMeter
 
 
@@ -79,11 +80,11 @@ class LatentEncoder:
     def __init__(
         self,
         run: Runner,
-        companded: Sequence[np.ndarray],
+        companded: Sequence[SiteRows],
         filters: Filters | None = None,
         choose: Choose | None = None,
     ) -> None:
-        """companded: the raw's planes, uint16 (H, W), in the order they are coded.
+        """companded: the raw's planes, in the order they are coded.
 
         filters: where they come from; fitted if None. choose: see ``code_planes``.
         """
@@ -92,7 +93,10 @@ class LatentEncoder:
         self._head: LayerHead | None = None
 
     def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
-        """What the decoder will make of each plane: companded, uint16 (H, W)."""
+        """What the decoder will make of each plane: companded, uint16 (H, W).
+
+        The planes' tone values may be overwritten, here and in a decoder.
+        """
         decoded, means = code_planes(
             self._run,
             self.coder,
@@ -100,6 +104,7 @@ class LatentEncoder:
             raw=self._raw,
             filters=self._filters,
             choose=self._choose,
+            overwrite=True,
         )
         self._head = LayerHead(self._run.rate, means, self._run.fine)
         return decoded
@@ -123,7 +128,7 @@ class AimedEncoder:
     """
 
     def __init__(
-        self, path: Path, device: str, companded: Sequence[np.ndarray], size: int, *, at_most: bool
+        self, path: Path, device: str, companded: Sequence[SiteRows], size: int, *, at_most: bool
     ) -> None:
         """size: of the payload. at_most: never more; else within ``_CLOSE``, where gains allow."""
         self._path, self._device, self._raw = path, device, companded
@@ -212,7 +217,8 @@ class AimedEncoder:
                 weight = following
 
         encoder = LatentEncoder(run, self._raw, filters, choose)
-        decoded = encoder.refine(planes)
+        # the next try needs the tone layer's values as they are
+        decoded = encoder.refine([replace(plane, tone=plane.tone.copy()) for plane in planes])
         self._payload, self._fitted = encoder.payload(), filters.made
         self._filters = _bytes(run, planes, self._fitted)
         sizes[weight] = max(len(self._payload) - self._filters, _LEAST)
@@ -271,6 +277,7 @@ class LatentDecoder:
                 planes,
                 means=self._head.means,
                 allocation=self._allocation,
+                overwrite=True,
             )
         except ValueError as error:
             raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error

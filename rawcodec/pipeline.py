@@ -38,6 +38,7 @@ from .photo.align import Alignment, Guide, orient
 from .photo.jpeg import Jpeg, read_jpeg, read_reduced
 from .photo.raw import RawPhoto, read_raw
 from .photo.register import register
+from .process import give_back
 from .sensor import Sensor
 from .stream import container, tags
 from .stream.container import Chunk
@@ -45,7 +46,7 @@ from .stream.entropy import Decoder, Encoder
 from .stream.header import CUSTOM, QUALITIES, Header
 from .tone import coding
 from .tone.fit import fit_tone
-from .tone.table import MARGIN, REACH, Tone, compand, expand_band, predict_band
+from .tone.table import MARGIN, REACH, Companded, Tone, expand_band, predict_band
 from .version import VERSION
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Refiner(Protocol):
     """The learned layer of one photo, as its encoder or its decoder has it."""
 
     def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
-        """Better companded values of each plane: uint16 (H, W)."""
+        """Better companded values of each plane: uint16 (H, W); its tone values are overwritten."""
         ...
 
 
@@ -186,8 +187,9 @@ def encode_photo(
 
         use_threads(thread_count())
         path = weights.installed_model(model)
-        companded = compand(sensor, raw.mosaic.samples)
-        raws = [companded[index] for index in _coded_planes(sensor)]
+        raws = [
+            Companded(sensor, raw.mosaic.samples, _colour(index)) for index in _coded_planes(sensor)
+        ]
         encoder: LatentEncoder | AimedEncoder
         if target is None:
             encoder = LatentEncoder(runner(path, model.qualities[quality], device), raws)
@@ -302,7 +304,7 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
     samples = np.empty(sensor.shape, np.uint16)
     values = np.empty(sensor.shape, np.uint16)
     seen = None
-    if layers.learned is not None:
+    if layers.learned is not None and not view.guide.is_plain:
         seen = np.empty((3, sensor.height, sensor.width), np.int16)
 
     def predict(top: int) -> None:
@@ -312,7 +314,7 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
         predict_band(layers.tone, sensor, guide, top, reached, values[top:bottom])
         if seen is not None:
             seen[:, top:bottom] = guide[:, REACH:-REACH, REACH:-REACH]
-        else:
+        if layers.learned is None:
             expand(top)
 
     def expand(top: int) -> None:
@@ -321,10 +323,12 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
 
     bands = range(0, sensor.height, BAND)
     _run_all(predict, bands)
-    if layers.learned is not None and seen is not None:
+    if layers.learned is not None:
+        give_back()
         indices = _coded_planes(sensor)
+        guide = view.guide if seen is None else seen
         planes = [
-            PlaneView(seen, values[index], _colours(sensor, index), view.reached)
+            PlaneView(guide, values[index], _colours(sensor, index), view.reached)
             for index in indices
         ]
         for index, better in zip(indices, layers.learned().refine(planes), strict=True):
@@ -342,10 +346,15 @@ def _coded_planes(sensor: Sensor) -> list[tuple[EllipsisType | int, ...]]:
     return [(..., colour) for colour in (1, 0, 2)] if sensor.linear else [(...,)]
 
 
+def _colour(index: tuple[EllipsisType | int, ...]) -> int | None:
+    """The colour of a coded plane of a linear raw; None for a mosaic."""
+    return index[-1] if isinstance(index[-1], int) else None
+
+
 def _colours(sensor: Sensor, index: tuple[EllipsisType | int, ...]) -> np.ndarray:
     """The repeating pattern of colours of a coded plane: uint8 (rows, columns)."""
     if sensor.linear:
-        return np.array([[index[-1]]], np.uint8)
+        return np.array([[_colour(index)]], np.uint8)
     return np.array([[COLOURS.index(colour) for colour in row] for row in sensor.cfa], np.uint8)
 
 

@@ -21,9 +21,10 @@ _TURN: Final = 1e-3
 """Seconds that a thread of Python lets others wait: while PyTorch is imported, the work beside it
 asks for many short turns."""
 
-_FRAME: Final = 1 << 24
-"""Bytes from which on an array goes back to the system once it is not needed: whole frames, which
-come and go a few times, and would leave holes in the heap."""
+_FRAME: Final = 15 << 20
+"""Bytes from which on memory goes back to the system once it is not needed: whole frames, and the
+pieces of 16 MB that Pillow makes of a picture. They come and go a few times, and would leave holes
+in the heap."""
 
 _ALLOCATIONS: Final = 200_000
 """Objects between two collections; PyTorch's import makes a million and no garbage."""
@@ -50,7 +51,11 @@ def tune() -> None:
 
 
 def give_back() -> None:
-    """Hand memory that is not in use back to the system, where ``tune`` keeps it."""
+    """Hand memory that is not in use back to the system, where ``tune`` keeps it.
+
+    Between photos, and between stages that need other things: the holes that one leaves in the heap
+    would lie beside the frames of the next.
+    """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -80,7 +80,7 @@ def gridded(
 ) -> Gridded:
     """Code an error, read it back, and compare."""
     encoder = Encoder()
-    fit = grid.GridFit(wrong.astype(np.float32), colours, step)
+    fit = grid.GridFit(lambda a, b: wrong[a:b].astype(np.float32), wrong.shape, colours, step)
     nodes = grid.code(encoder, tables, step, quads(wrong.shape), fit)
     data = encoder.finish()
     decoder = Decoder(data)
@@ -439,7 +439,7 @@ def test_clipped_highlights_are_better_at_fewer_bytes(
         monkeypatch.setattr(fitting, fit, lambda *_: None)
     coded = encoded(run, planes)
     check_decodes(run, planes, coded)
-    monkeypatch.setattr(layer, "_levelled", lambda run, coder, plane, raw: plane)
+    monkeypatch.setattr(layer, "_levelled", lambda run, coder, plane, raw, overwrite: plane)
     without = encoded(run, planes)
     assert len(coded.data) < share * len(without.data)
     gain = 10 * np.log10(error(planes, without.decoded) / error(planes, coded.decoded))
@@ -469,7 +469,7 @@ def test_a_plane_without_such_errors_is_left_as_it_is(
     """The same picture as without the grids, for a few bytes more."""
     run, planes = fast(shipped), [plane(96, 128, noise=150)]
     coded = encoded(run, planes)
-    monkeypatch.setattr(layer, "_levelled", lambda run, coder, plane, raw: plane)
+    monkeypatch.setattr(layer, "_levelled", lambda run, coder, plane, raw, overwrite: plane)
     without = encoded(run, planes)
     assert np.array_equal(coded.decoded[0], without.decoded[0])
     assert len(coded.data) <= len(without.data) + FEW

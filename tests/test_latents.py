@@ -1194,7 +1194,7 @@ def test_a_shift_out_of_range_is_refused(shipped: Model, value: int) -> None:
     run = fast(shipped)
     view = plane(16, 16).view
     encoder = Encoder()
-    nothing = grid.GridFit(np.zeros((16, 16), np.float32), BAYER, 64)
+    nothing = grid.GridFit(lambda a, b: np.zeros((b - a, 16), np.float32), (16, 16), BAYER, 64)
     grid.code(encoder, shipped.tables, int(run.model.steps[run.rate][0]), (8, 8), nothing)
     fitted.code(encoder, shipped.tables, BAYER, None, read=False)
     still = np.zeros(HYPER, np.int32)

@@ -353,7 +353,9 @@ def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind,
     codec, model = pair
     plane, _, raw = _scene(kind, spot=0)
     monkeypatch.setattr(latents, "working_type", lambda device: torch.float32)
-    monkeypatch.setattr("rawcodec.model.layer._levelled", lambda run, coder, plane, raw: plane)
+    monkeypatch.setattr(
+        "rawcodec.model.layer._levelled", lambda run, coder, plane, raw, overwrite: plane
+    )
     for name in ("fit_ahead", "fit_after"):
         monkeypatch.setattr(fitting, name, lambda *_: None)
     batch = _batch(plane, None, plane.tone, raw, rate)
@@ -408,7 +410,11 @@ def test_training_chooses_latents_as_the_codec_does(tail, share, monkeypatch):
     ours = halves[0, 0, 0].numpy()
     groups = np.zeros(SCALES // SHIFTED_TOGETHER, np.int32)
     monkeypatch.setattr(TableCoder, "_best_shifts", lambda *_: groups)
-    theirs = TableCoder(tables, coder, lambda at: y[0, list(at)].permute(1, 2, 0).numpy()).code(0, at, means, scales)[0, 0, 0].numpy()
+    theirs = (
+        TableCoder(tables, coder, lambda at: y[0, list(at)].permute(1, 2, 0).numpy())
+        .code(0, at, means, scales)[0, 0, 0]
+        .numpy()
+    )
     large = here & (scale >= TRELLIS_SCALE)
     small = here & (scale < TRELLIS_SCALE)
     assert np.mean(ours[small] != theirs[small]) < 0.001

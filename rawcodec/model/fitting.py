@@ -36,6 +36,7 @@ from .fitted import (
 )
 from .seen import MARGIN, Rows
 from .tables import Tables
+from .view import SiteRows
 
 SAMPLES = 600_000
 """Quads that are looked at, about, where there are more."""
@@ -132,7 +133,7 @@ class Filters:
 def fit_ahead(
     sight: Sight,
     tone: np.ndarray,
-    raw: np.ndarray,
+    raw: SiteRows,
     forward: np.ndarray,
     step: int,
     tables: Tables,
@@ -155,7 +156,7 @@ def fit_ahead(
 def fit_after(
     sight: Sight,
     decoded: np.ndarray,
-    raw: np.ndarray,
+    raw: SiteRows,
     forward: np.ndarray,
     step: int,
     tables: Tables,
@@ -180,7 +181,7 @@ def fit_after(
 def _fit(
     sight: Sight,
     ours: np.ndarray,
-    raw: np.ndarray,
+    raw: SiteRows,
     tables: Tables,
     weigh: Weigh,
 ) -> Coefficients | None:
@@ -276,7 +277,7 @@ class _Draw:
     sampling).
     """
 
-    def __init__(self, strips: _Strips, ours: np.ndarray, raw: np.ndarray, weigh: Weigh) -> None:
+    def __init__(self, strips: _Strips, ours: np.ndarray, raw: SiteRows, weigh: Weigh) -> None:
         """ours, raw: see ``_fit``."""
         self._ours, self._raw, self._weigh = ours, raw, weigh
         self._scale = self._usual = 0.0
@@ -428,7 +429,7 @@ def _normals(
     strips: _Strips,
     groups: _Groups,
     ours: np.ndarray,
-    raw: np.ndarray,
+    raw: SiteRows,
     weigh: Weigh,
 ) -> list[_Normal]:
     """Sums by group, as if of all quads of the photo: of some of each strip, by chance.

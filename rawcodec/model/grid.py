@@ -8,6 +8,7 @@ which is interpolated. All that the decoder computes is integers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ FRACTION = 4
 
 _CODED = 3
 """Latents are coded where the variance is larger than a squared step over this."""
+
+_BAND = 24
+"""Rows of the finest nodes that are looked at at a time; what comes of it does not depend on it."""
 
 NODE_LIMIT = 1 << 20
 """Largest magnitude of a node: all of the residual's domain, with the fraction."""
@@ -151,43 +155,64 @@ def _rows(nodes: np.ndarray, top: int, bottom: int, columns: int) -> np.ndarray:
 class GridFit:
     """What the encoder knows: the mean error around the nodes of every level, and its weight."""
 
-    def __init__(self, residual: np.ndarray, colours: np.ndarray, step: int) -> None:
-        """residual: float32 (H, W), in the residual's domain. colours: uint8, repeating pattern.
-        step: of the latents, there.
+    def __init__(
+        self,
+        residual: Callable[[int, int], np.ndarray],
+        size: tuple[int, ...],
+        colours: np.ndarray,
+        step: int,
+    ) -> None:
+        """residual: gives rows of sites from one to before another, in the residual's domain:
+        float32 (rows, W). size: H and W. colours: uint8, repeating pattern. step: of the latents,
+        there.
 
         What is smooth of the errors counts in full where they vary little around it: there latents
         are zero, and leave it. Where they vary by v, latents code both, and take log2(v + smooth^2)
         / 2 bits a site: it counts for less, the more v is.
         """
-        height, width = residual.shape
+        height, width = size
         reach = SPACINGS[-1]  # quads
-        down, across = (-(-n // 2) for n in (height, width))
-        tall, wide = (-(-(n + 1) // reach) * reach for n in (down, across))
-        shape = (3, tall // reach + 1, wide // reach + 1)
+        cells, wide = (-(-(-(-n // 2) + 1) // reach) for n in size)
+        shape = (3, cells + 1, wide + 1)
         sums, weights = np.empty(shape, np.float32), np.empty(shape, np.float32)
 
-        def add_up(colour: int, _: int) -> None:
-            values, squares, count = np.zeros((3, tall, wide), np.float32)
-            parts = []
-            for site in range(4):
-                part = residual[site // 2 :: 2, site % 2 :: 2]
-                here = np.s_[: part.shape[0], : part.shape[1]]
-                for found, mask in _masks(colours, site, part.shape):
-                    if found == colour:
-                        values[here] += part if mask is None else part * mask
-                        count[here] += 1 if mask is None else mask
-                        parts.append((part, here, mask))
-            total, sites = _around(values, reach), _around(count, reach)
-            behind = np.maximum(sites, np.float32(1e-3))
-            smooth = _between(total / behind, reach)
-            for part, here, mask in parts:
-                apart = np.square(part - smooth[here])
-                squares[here] += apart if mask is None else apart * mask
-            variance = _around(squares, reach) / behind
-            share = step**2 / np.maximum(step**2, _CODED * variance)
-            sums[colour], weights[colour] = total * share, sites * share
+        def add_up(first: int, last: int) -> None:
+            # cells around these rows of nodes, and around the nodes at which those end
+            near = max(first - 1, 0), min(last, cells)
+            start, stop = max(first - 2, 0), min(last + 1, cells)
+            top = 2 * reach * start
+            rows = residual(top, min(2 * reach * stop, height))
+            pattern = np.roll(colours, -top, 0)
+            inner = slice((near[0] - start) * reach, (near[1] - start) * reach)
+            for colour in range(3):
+                values, squares, count = np.zeros(
+                    (3, (stop - start) * reach, wide * reach), np.float32
+                )
+                parts = []
+                for site in range(4):
+                    part = rows[site // 2 :: 2, site % 2 :: 2]
+                    here = np.s_[: part.shape[0], : part.shape[1]]
+                    for found, mask in _masks(pattern, site, part.shape):
+                        if found == colour:
+                            values[here] += part if mask is None else part * mask
+                            count[here] += 1 if mask is None else mask
+                            parts.append((part, here, mask))
+                total, sites = _around(values, reach), _around(count, reach)
+                behind = np.maximum(sites, np.float32(1e-3))
+                smooth = np.zeros_like(values)
+                smooth[inner] = _between(
+                    (total / behind)[near[0] - start : near[1] - start + 1], reach
+                )
+                for part, here, mask in parts:
+                    apart = np.square(part - smooth[here])
+                    squares[here] += apart if mask is None else apart * mask
+                nodes = slice(first - start, last - start)
+                variance = _around(squares, reach)[nodes] / behind[nodes]
+                share = step**2 / np.maximum(step**2, _CODED * variance)
+                sums[colour, first:last] = total[nodes] * share
+                weights[colour, first:last] = sites[nodes] * share
 
-        over_bands(0, 3, 1, add_up)
+        over_bands(0, cells + 1, _BAND, add_up)
         self._levels: list[tuple[np.ndarray, np.ndarray]] = []
         self._shares = [
             [_shares(-(-n // 2), spacing) for n in (height, width)] for spacing in SPACINGS

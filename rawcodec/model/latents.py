@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..process import give_back
 from . import network, trellis
 from .analysis import HyperAnalysis, working_type
 from .bands import over_bands
@@ -60,6 +61,7 @@ from .tables import (
     Tables,
     split,
 )
+from .view import SiteRows
 
 BAND = 32
 """Rows of blocks that are computed at a time; the result does not depend on it."""
@@ -131,9 +133,12 @@ class Runner:
         return self.model.hyper_scale[self.rate]
 
 
-def _over_bands(run: Runner, first: int, last: int, task: Callable[[int, int], None]) -> None:
-    """Call ``task`` with the first and the last row of blocks of each band."""
-    over_bands(first, last, BAND, task, None if run.device.type == "cpu" else 1)
+def _over_bands(
+    run: Runner, first: int, last: int, task: Callable[[int, int], None], rows: int = 1
+) -> None:
+    """Call ``task`` with the first and the last row of each band. rows: of blocks in one."""
+    size = max(BAND // rows, 1)
+    over_bands(first, last, size, task, None if run.device.type == "cpu" else 1)
 
 
 def _levels() -> np.ndarray:
@@ -221,10 +226,10 @@ class PlaneCodec:
         """Rows and columns of the hyper-latents."""
         return self.rows * BLOCK // HYPER_BLOCK, self.columns * BLOCK // HYPER_BLOCK
 
-    def analyse(self, raw: np.ndarray) -> Tensor:
+    def analyse(self, raw: SiteRows) -> Tensor:
         """Hyper-latents before rounding: float32 (1, 8, h / 8, w / 8).
 
-        raw: uint16 (H, W), the companded mosaic.
+        raw: the companded mosaic.
         """
         run, rows, columns = self.run, 2 * self.rows, 2 * self.columns
         rate = torch.tensor([run.rate + run.fine / FINE], device=run.device)
@@ -237,37 +242,39 @@ class PlaneCodec:
             shape = LATENTS, stop - start, columns + 2 * QUAD
             near = _channels_last(*shape, 0, torch.float32, "cpu")
             first, last = max(start, 0), min(stop, rows)
-            for channel in range(LATENTS):
-                steps = torch.from_numpy(self._steps(raw, channel, first, last))
-                near[0, channel, first - start : last - start, QUAD:-QUAD] = steps
+            steps = self._steps(raw, range(LATENTS), first, last)
+            near[0, :, first - start : last - start, QUAD:-QUAD] = torch.from_numpy(steps)
             begun[:, :, top:bottom] = run.analysis.begin(run.put(near.to(run.kind)), rate)
 
-        _over_bands(run, 0, size[0], begin)
+        _over_bands(run, 0, size[0], begin, _BEGUN * QUAD // BLOCK)
         return run.analysis.end(begun).float().cpu()
 
-    def wanted(self, raw: np.ndarray, channels: Sequence[int]) -> np.ndarray:
-        """Latents of some channels before rounding, in steps: float32 (h, w, c); see ``analyse``."""
+    def wanted(self, raw: SiteRows, channels: Sequence[int]) -> np.ndarray:
+        """Latents of some channels before rounding, in steps: float32 (h, w, c).
+
+        raw: see ``analyse``.
+        """
         result = np.empty((2 * self.rows, 2 * self.columns, len(channels)), np.float32)
 
-        def residual(top: int, bottom: int) -> None:
-            for at, channel in enumerate(channels):
-                first, last = 2 * top, 2 * bottom
-                result[first:last, :, at] = self._steps(raw, channel, first, last)
+        def put(top: int, bottom: int) -> None:
+            steps = self._steps(raw, channels, 2 * top, 2 * bottom)
+            result[2 * top : 2 * bottom] = np.moveaxis(steps, 0, -1)
 
-        _over_bands(self.run, 0, self.rows, residual)
+        _over_bands(self.run, 0, self.rows, put)
         return result
 
-    def _steps(self, raw: np.ndarray, channel: int, first: int, last: int) -> np.ndarray:
-        """Latents of rows of quads of a channel, in steps: float32 (rows, w); none beyond raw."""
-        forward, step = self.run.model.forward, int(self.run.steps[0, channel, 0, 0])
-        down, across = divmod(channel, QUAD)
-        sites = np.s_[QUAD * first + down : QUAD * last : QUAD, across::QUAD]
-        result = np.zeros((last - first, 2 * self.columns), np.float32)
-        theirs = raw[sites]
-        part = result[: theirs.shape[0], : theirs.shape[1]]
-        mine = self.prediction[sites][: theirs.shape[0], : theirs.shape[1]]
-        np.subtract(forward.take(theirs), forward.take(mine), out=part, dtype=np.int32)
-        part /= np.float32(step)
+    def _steps(self, raw: SiteRows, channels: Sequence[int], first: int, last: int) -> np.ndarray:
+        """Rows of quads of latents, in steps: float32 (c, rows, w); 0 beyond the picture."""
+        forward, sites = self.run.model.forward, slice(QUAD * first, QUAD * last)
+        theirs, mine = raw[sites], self.prediction[sites]
+        result = np.zeros((len(channels), last - first, 2 * self.columns), np.float32)
+        for part, channel in zip(result, channels, strict=True):
+            here = np.s_[channel // QUAD :: QUAD, channel % QUAD :: QUAD]
+            known = theirs[here]
+            part = part[: known.shape[0], : known.shape[1]]
+            less = mine[here][: known.shape[0], : known.shape[1]]
+            np.subtract(forward.take(known), forward.take(less), out=part, dtype=np.int32)
+            part /= np.float32(self.run.steps[0, channel, 0, 0])
         return result
 
     def know(self, hyper: Tensor) -> None:
@@ -320,6 +327,7 @@ class PlaneCodec:
 
     def parameters(self, number: int, known: Tensor) -> tuple[Tensor, Tensor]:
         """Mean, int16, and scale, uint8, of the latents of a pass: each (1, c, h, w)."""
+        give_back()  # what coding the pass before took
         rows, columns = self.rows, self.columns
         count = len(GROUPS[PASSES[number][0]])
         mean = _channels_last(count, 2 * rows, 2 * columns, None, torch.int16, "cpu")
@@ -331,7 +339,8 @@ class PlaneCodec:
             seen = self._known(known, here.start, here.stop) if number > 0 else detail
             mean[:, :, here], scale[:, :, here] = network.parameters(self.run, number, detail, seen)
 
-        _over_bands(self.run, 0, rows, look)
+        # they reach less than the guide's features do
+        _over_bands(self.run, 0, rows, look, 2)
         if number == len(PASSES) - 1 and not self._again:
             del self._detail  # its memory serves what follows
         return mean, scale
@@ -448,7 +457,7 @@ class TableCoder:
         # all of them without copies
         chosen: slice | np.ndarray = slice(None)
         if not here.all():
-            chosen = np.flatnonzero(here.numpy())
+            chosen = here.numpy().ravel().astype(bool)
         means, scales = (_rows(part)[chosen].ravel() for part in (mean, scale))
         ours = shifts = None
         if self._latents is not None:

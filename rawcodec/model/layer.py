@@ -24,7 +24,7 @@ from .latents import PlaneCodec, Runner, TableCoder, Wanted
 from .seen import PlaneInputs
 from .store import DOMAIN
 from .tables import EntropyCoder, Tables
-from .view import PlaneView
+from .view import PlaneView, SiteRows
 
 _ROWS = 64
 """Rows of sites that are looked up at a time."""
@@ -70,18 +70,20 @@ def code_planes(
     coder: EntropyCoder,
     planes: Sequence[PlaneView],
     *,
-    raw: Sequence[np.ndarray] | None = None,
+    raw: Sequence[SiteRows] | None = None,
     filters: Filters | None = None,
     choose: Choose | None = None,
     means: np.ndarray | None = None,
     allocation: Allocation | None = None,
+    overwrite: bool = False,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Code all planes, in order: the one walk of encoder and decoder.
 
-    raw: to encode, uint16 (H, W) of each plane, companded. filters: to encode, fitted if None.
+    raw: to encode, each plane, companded. filters: to encode, fitted if None.
     choose: to encode, the latents of the last plane; those of the usual weight if None. Not with an
     allocation, which would be told of all that it chooses from.
     means: to decode, those of a :class:`LayerHead`. allocation: told where the bits lie, if given.
+    overwrite: the tone layer's values are not needed any more, and corrected where they are.
 
     Returns what the layer makes of each plane, uint16 (H, W), companded, and
     the means. Raises ValueError for data that no encoder wrote.
@@ -95,7 +97,7 @@ def code_planes(
         coder = allocation.listen(coder)
     for number, plane in enumerate(planes):
         ours = None if raw is None else raw[number]
-        seen, filter_ = ahead(run, coder, plane, earlier, ours, filters)
+        seen, filter_ = ahead(run, coder, plane, earlier, ours, filters, overwrite)
         codec = PlaneCodec(run, seen, filter_)
         latents = hyper = None
         if ours is not None:
@@ -133,15 +135,16 @@ def ahead(
     coder: EntropyCoder,
     plane: PlaneView,
     earlier: np.ndarray | None,
-    raw: np.ndarray | None,
+    raw: SiteRows | None,
     filters: Filters | None = None,
+    overwrite: bool = False,
 ) -> tuple[PlaneInputs, Coefficients | None]:
     """What comes before any network: the plane, corrected over large areas, and its filter.
 
-    earlier: see :class:`.seen.PlaneInputs`. raw: to encode, uint16 (H, W), companded. filters: see
-    ``code_planes``. ValueError for data that no encoder wrote.
+    earlier: see :class:`.seen.PlaneInputs`. raw: to encode, companded. filters,
+    overwrite: see ``code_planes``. ValueError for data that no encoder wrote.
     """
-    seen, filter_ = PlaneInputs(_levelled(run, coder, plane, raw), earlier), None
+    seen, filter_ = PlaneInputs(_levelled(run, coder, plane, raw, overwrite), earlier), None
     if raw is not None:
         given = Sight(seen), seen.plane.tone, raw, *_fitted_with(run)
         filter_ = (filters or Filters())(lambda: fitting.fit_ahead(*given))
@@ -154,7 +157,7 @@ def after(
     codec: PlaneCodec,
     seen: PlaneInputs,
     latents: Tensor,
-    raw: np.ndarray | None,
+    raw: SiteRows | None,
     filters: Filters,
 ) -> np.ndarray:
     """What comes after the latents, int16 (1, 4, h, w): the plane, uint16 (H, W), and its filter.
@@ -176,26 +179,31 @@ def _fitted_with(run: Runner) -> tuple[np.ndarray, int, Tables]:
 
 
 def _levelled(
-    run: Runner, coder: EntropyCoder, plane: PlaneView, raw: np.ndarray | None
+    run: Runner,
+    coder: EntropyCoder,
+    plane: PlaneView,
+    raw: SiteRows | None,
+    overwrite: bool,
 ) -> PlaneView:
     """The plane, the tone layer's values corrected over large areas: see :mod:`.grid`."""
     model, (height, width) = run.model, plane.tone.shape
     fit = None
     if raw is not None:
-        residual = np.empty(plane.tone.shape, np.float32)
         real = model.forward.astype(np.float32)
 
-        def compare(top: int, bottom: int) -> None:
+        def residual(top: int, bottom: int) -> np.ndarray:
             part = slice(top, bottom)
-            np.subtract(real.take(raw[part]), real.take(plane.tone[part]), out=residual[part])
+            found: np.ndarray = real.take(raw[part])
+            found -= real.take(plane.tone[part])
+            return found
 
-        over_bands(0, height, _ROWS, compare)
-        fit = grid.GridFit(residual, plane.colours, int(run.steps[0, 0]))
+        fit = grid.GridFit(residual, (height, width), plane.colours, int(run.steps[0, 0]))
     size = -(-height // 2), -(-width // 2)
     nodes = grid.code(coder, model.tables, int(run.steps[0, 0]), size, fit)
     if not nodes.any():
         return plane
-    forward, tone = model.forward.astype(np.int32), np.empty(plane.tone.shape, np.uint16)
+    forward = model.forward.astype(np.int32)
+    tone = plane.tone if overwrite else np.empty(plane.tone.shape, np.uint16)
 
     def correct(top: int, bottom: int) -> None:
         sites = forward.take(plane.tone[top:bottom])

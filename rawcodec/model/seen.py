@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import BLOCK, HYPER_BLOCK, QUAD, TRUNK_MARGIN
+from .config import BLOCK, HYPER_BLOCK, INPUTS, PICTURE_INPUTS, QUAD, TRUNK_MARGIN
 from .inputs import blocks, means, other_inputs, picture_inputs
 from .kernels import Weights, folded
 from .view import PlaneView
 
 MARGIN = TRUNK_MARGIN // QUAD
 """Quads around the picture, on every side, that are seen."""
+
+_TOGETHER = 8
+"""Rows of quads that are looked at at a time: few enough for the cache."""
 
 
 @dataclass(frozen=True)
@@ -67,34 +70,49 @@ class PlaneInputs:
 
     def __call__(self, first: int, last: int) -> Rows:
         """Rows of quads from ``first`` to ``last``; from -``MARGIN`` on, row 0 is the picture's."""
+        height, width = last - first, len(self._across) // QUAD
+        count = INPUTS if self.constant is None else PICTURE_INPUTS
+        inputs = torch.empty((1, height, width, count), dtype=torch.uint8).permute(0, 3, 1, 2)
+        tone = torch.empty((1, QUAD * height, QUAD * width), dtype=torch.int32)
+        luma = torch.empty((1, height, width), dtype=torch.int16)
+        for top in range(first, last, _TOGETHER):
+            bottom = min(top + _TOGETHER, last)
+            here, sites = (slice(n * (top - first), n * (bottom - first)) for n in (1, QUAD))
+            self._look(top, bottom, inputs[:, :, here], tone[:, sites], luma[:, here])
+        return Rows(inputs, tone, luma)
+
+    def _look(self, first: int, last: int, inputs: Tensor, tone: Tensor, luma: Tensor) -> None:
+        """What ``Rows`` has of some rows."""
         part = slice(QUAD * (first + MARGIN), QUAD * (last + MARGIN))
-        guide = self._sites(self.plane.guide, part)
-        tone = self._sites(self.plane.tone.view(np.int16), part).to(torch.int32) & 0xFFFF
+        guide = self._wider(self.plane.guide.take(self._down[part], 1))
+        tone[:] = self._sites(self.plane.tone.view(np.int16), part)
+        tone &= 0xFFFF
         colours = blocks(guide)
         mean = means(colours)
-        luma = (mean[:, 0] + 2 * mean[:, 1] + mean[:, 2]) >> 2
-        picture = picture_inputs(colours, mean, tone)
+        luma[:] = (mean[:, 0] + 2 * mean[:, 1] + mean[:, 2]) >> 2
+        inputs[:, :PICTURE_INPUTS] = picture_inputs(colours, mean, tone)
         if self.constant is not None:
-            return Rows(picture, tone, luma)
-        shape = (1, 1, last - first, len(self._across) // QUAD)
-        missing = torch.zeros(shape, dtype=torch.uint8)
+            return
+        missing = torch.zeros((1, 1, *luma.shape[1:]), dtype=torch.uint8)
         if self.plane.reached is not None:
-            missing = blocks(self._sites(~self.plane.reached, part)).amax(1, keepdim=True)
-            missing = missing.to(torch.uint8)
+            reached = blocks(self._sites(self.plane.reached, part))
+            missing = (~reached).amax(1, keepdim=True).to(torch.uint8)
         earlier = torch.zeros_like(tone)
         if self._earlier is not None:
             earlier = self._sites(self._earlier, part)
-        other = other_inputs(self.mask(first, last), missing, earlier)
-        return Rows(torch.cat([picture, other], 1), tone, luma)
+        inputs[:, PICTURE_INPUTS:] = other_inputs(self.mask(first, last), missing, earlier)
 
     def layer(self, weights: Weights) -> Weights:
         """A layer of :func:`.inputs.inputs`, for those of them that rows have."""
         return weights if self.constant is None else folded(weights, self.constant)
 
     def _sites(self, values: np.ndarray, part: slice) -> Tensor:
-        """Rows of values (..., H, W), with the margin around the picture."""
-        rows = values[..., self._down[part], :]
-        result = np.empty((*rows.shape[:-1], len(self._across)), values.dtype)
+        """Rows of values (H, W), with the margin around the picture."""
+        return self._wider(values[self._down[part]])
+
+    def _wider(self, rows: np.ndarray) -> Tensor:
+        """Rows of the picture (..., h, W), with the margin at both sides."""
+        result = np.empty((*rows.shape[:-1], len(self._across)), rows.dtype)
         # the picture itself lies there as it is
         inside = slice(TRUNK_MARGIN, TRUNK_MARGIN + self.width)
         result[..., inside] = rows

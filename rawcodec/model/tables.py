@@ -154,12 +154,12 @@ class Tables:
         mean: npt.NDArray[np.int16],
         scale: npt.NDArray[np.uint8],
         where: npt.NDArray[np.bool_] | None = None,
-    ) -> npt.NDArray[np.int16]:
+    ) -> npt.NDArray[np.integer[Any]]:
         """Code latents (n,) with means, in eighths, and scales; None for a decoder.
 
-        where: which of them, if not all. Returns the latents, int16. Those of a silent scale are
-        not coded, and are their rounded mean; as are those that ``where`` leaves out. ValueError
-        for those that need more bits.
+        where: which of them, if not all. Returns the latents, int16, or int32 where some need
+        that. Those of a silent scale are not coded, and are their rounded mean; as are those that
+        ``where`` leaves out.
         """
         count = len(mean)
         rows = self._row.reshape(-1)
@@ -188,16 +188,17 @@ class Tables:
         ends = np.cumsum([0, *map(len, coded)])
         symbols = None if latents is None else np.concatenate([nothing, *given])
         index = np.concatenate([rows[:0], *coded])
-        del given, coded
+        given.clear()
+        coded.clear()
         found = coder.code(symbols, self.rows, index)
-        if len(found) and max(-int(found.min()), int(found.max())) > _FARTHEST:
-            raise ValueError("a latent is out of range")
-        result = np.empty(count, np.int16)
+        farthest = max(-int(found.min()), int(found.max())) if len(found) else 0
+        kind = np.dtype(np.int16 if farthest <= _FARTHEST else np.int32)
+        result: npt.NDArray[np.integer[Any]] = np.empty(count, kind)
 
         def put(start: int, stop: int) -> None:
             part, number = slice(start, stop), start // TOGETHER
             result[part] = split(mean[part])[0]
-            result[part][spoken[number]] += found[ends[number] : ends[number + 1]].astype(np.int16)
+            result[part][spoken[number]] += found[ends[number] : ends[number + 1]].astype(kind)
 
         over_bands(0, count, TOGETHER, put)
         return result

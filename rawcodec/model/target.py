@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .config import FINE, HYPER_BLOCK, RATES
-from .view import PlaneView
+from .view import PlaneView, SiteRows
 
 FINEST = RATES * FINE - 1
 """The largest number of a gain: of sixteenths of a rate."""
@@ -56,11 +56,11 @@ class Forecast:
     def __init__(
         self,
         planes: Sequence[PlaneView],
-        raws: Sequence[np.ndarray],
+        raws: Sequence[SiteRows],
         forward: np.ndarray,
         steps: np.ndarray,
     ) -> None:
-        """raws: uint16 (H, W) of each plane, companded. forward: to the residual's domain. steps:
+        """raws: of each plane, companded. forward: to the residual's domain. steps:
         (33,), of the latents at each rate, there.
         """
         errors = np.concatenate(
@@ -70,7 +70,7 @@ class Forecast:
         theory = np.array([np.log2(1 + 6 * errors / s**2).mean() / 2 for s in steps.astype(float)])
         root, whole = _WORTH  # theory is root * sqrt(bpp) + whole * bpp
         found = (np.sqrt(root**2 + 4 * whole * theory) - root) / (2 * whole)
-        by_rate = 2 * np.log2(found + 1e-6) + math.log2(sum(raw.size for raw in raws))
+        by_rate = 2 * np.log2(found + 1e-6) + math.log2(sum(math.prod(raw.shape) for raw in raws))
         self._log_bits = np.interp(np.arange(FINEST + 1), FINE * np.arange(RATES), by_rate)
 
     def gain(self, bits: float) -> int:
@@ -83,14 +83,14 @@ class Forecast:
         return _bounded(float(self._log_bits[high] - self._log_bits[low]) / (high - low))
 
 
-def _errors(tone: np.ndarray, raw: np.ndarray, forward: np.ndarray) -> np.ndarray:
+def _errors(tone: np.ndarray, raw: SiteRows, forward: np.ndarray) -> np.ndarray:
     """Mean squared errors of blocks, in the residual's domain: float32 (n,)."""
     tall, wide = (min(n, HYPER_BLOCK) for n in raw.shape)
     domain, whole = forward.astype(np.float32), raw.shape[1] // wide * wide
     rows = []
     for top in range(0, raw.shape[0] - tall + 1, _STRIDE * tall):
-        here = np.s_[top : top + tall, :whole]
-        squares = np.square(domain.take(raw[here]) - domain.take(tone[here]))
+        theirs, ours = (rows[top : top + tall][:, :whole] for rows in (raw, tone))
+        squares = np.square(domain.take(theirs) - domain.take(ours))
         rows.append(squares.reshape(tall, -1, wide).mean((0, 2)))
     return np.concatenate(rows)
 

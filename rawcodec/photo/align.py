@@ -54,7 +54,8 @@ _SIZES = {0: 0, 1: len(TERMS), 2: len(TERMS) + len(CONE_TERMS)}
 """Coefficients of each axis, by the kind of warp."""
 _TAPS = 6
 _UNIT_BITS = 15  # coordinates of a warp: the longer side spans -1 to 1
-_WARPED_ROWS = 16  # at a time: few enough for the cache, enough for threads to pay
+_WARPED_ROWS, _WARPED_COLUMNS = 72, 256  # at a time: few enough for the cache
+_SCATTERED = 16  # times as many pixels around these sites are too many
 _FIELD_BITS = 21  # of the three colours packed into 64 bits
 
 
@@ -373,17 +374,24 @@ class Guide:
         self._pixels = pixels
         self._alignment = alignment
         self._size = width, height
+        self._reach = reach
         self._sites = np.arange(-reach, width + reach, dtype=np.int64)
-        if alignment.warp is None:
-            return
-        if alignment.lateral is None:
-            # the three colours in one integer are looked up and weighed at once
-            wide = np.zeros(pixels.shape[:2], np.int64)
-            for colour in range(3):
-                wide |= pixels[:, :, colour].astype(np.int64) << (colour * _FIELD_BITS)
-            self._packed = wide.ravel()
-        else:
-            self._planes = [pixels[:, :, c].astype(np.int32).ravel() for c in range(3)]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the JPEG's own pixels, so that bands are quickly made once more."""
+        one, a = 1 << FRACTION_BITS, self._alignment
+        whole = a.step_x == a.step_y == one and a.origin_x % one == a.origin_y % one == 0
+        return whole and a.warp is None and a.lateral is None
+
+    def take(self, rows: np.ndarray, axis: int, /) -> np.ndarray:
+        """Rows of the mosaic by their numbers, without the columns beyond: int16 (3, n, width).
+
+        As an array of all of them would give them, axis being 1.
+        """
+        first, last = int(rows.min()), int(rows.max()) + 1
+        band = self.band(first, last)[:, :, self._reach : self._reach + self._size[0]]
+        return band if np.all(np.diff(rows) == 1) else band.take(rows - first, axis)
 
     def band(self, top: int, bottom: int) -> np.ndarray:
         """Guide of rows top..bottom-1, which may lie outside the mosaic.
@@ -399,33 +407,34 @@ class Guide:
                 planes[:] = self._straight(u[0], v[:, 0], slice(None))
             else:
                 for colour in range(3):
-                    across, down = self._moved(colour, rows, u, v)
+                    across, down = self._moved(colour, rows, self._sites, u, v)
                     planes[colour] = self._straight(
                         across[0], down[:, 0], slice(colour, colour + 1)
                     )[0]
         else:
             for first in range(top, bottom, _WARPED_ROWS):
                 rows = np.arange(first, min(first + _WARPED_ROWS, bottom), dtype=np.int64)
-                u, v = self._alignment.positions(rows, self._sites, *self._size)
-                part = planes[:, first - top : first - top + _WARPED_ROWS]
-                if self._alignment.lateral is None:
-                    part[:] = self._warped(u, v)
-                else:
+                for left in range(0, len(self._sites), _WARPED_COLUMNS):
+                    sites = self._sites[left : left + _WARPED_COLUMNS]
+                    u, v = self._alignment.positions(rows, sites, *self._size)
+                    part = planes[:, first - top :, left:][:, : len(rows), : len(sites)]
+                    if self._alignment.lateral is None:
+                        part[:] = self._warped(u, v)
+                        continue
                     for colour in range(3):
-                        part[colour] = self._warped_plane(
-                            *self._moved(colour, rows, u, v), self._planes[colour]
-                        )
+                        moved = self._moved(colour, rows, sites, u, v)
+                        part[colour] = self._warped_plane(*moved, colour)
         np.clip(planes, 0, GUIDE_MAX, out=planes)
         return planes
 
     def _moved(
-        self, colour: int, rows: np.ndarray, u: np.ndarray, v: np.ndarray
+        self, colour: int, rows: np.ndarray, sites: np.ndarray, u: np.ndarray, v: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions in a colour of the JPEG, from those in its green."""
         lateral = self._alignment.lateral
         assert lateral is not None
         step_x, origin_x, step_y, origin_y = lateral.of(colour)
-        return u + (step_x * self._sites + origin_x), v + (step_y * rows + origin_y)[:, None]
+        return u + (step_x * sites + origin_x), v + (step_y * rows + origin_y)[:, None]
 
     def _straight(self, u: np.ndarray, v: np.ndarray, colours: slice) -> np.ndarray:
         """Resampling where columns and rows are independent: int16 (colours, rows, columns)."""
@@ -460,22 +469,39 @@ class Guide:
 
     def _around(
         self, u: np.ndarray, v: np.ndarray, kind: type[np.integer]
-    ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
-        """Columns and first places of lines of the taps, and their weights across and down."""
+    ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
+        """The pixels around sites, and in them columns and first places of lines of the taps.
+
+        And the taps' weights, across and down.
+        """
         column, phase_x = _whole_and_phase(u)
         row, phase_y = _whole_and_phase(v)
-        bottom, right = (n - 1 for n in self._pixels.shape[:2])
-        columns = [np.clip(column + (tap - 2), 0, right) for tap in range(_TAPS)]
-        lines = [np.clip(row + (tap - 2), 0, bottom) * (right + 1) for tap in range(_TAPS)]
         taps_x, taps_y = (
             np.ascontiguousarray(np.moveaxis(kernel()[phase].astype(kind), 2, 0))
             for phase in (phase_x, phase_y)
         )
-        return columns, lines, taps_x, taps_y
+        bottom, right = (n - 1 for n in self._pixels.shape[:2])
+        columns = [np.clip(column + (tap - 2), 0, right) for tap in range(_TAPS)]
+        rows = [np.clip(row + (tap - 2), 0, bottom) for tap in range(_TAPS)]
+        (left, width), (top, height) = (
+            (int(n[0].min()), int(n[-1].max() - n[0].min()) + 1) for n in (columns, rows)
+        )
+        if width * height <= _SCATTERED * max(u.size, _WARPED_COLUMNS):
+            pixels = self._pixels[top : top + height, left : left + width]
+            columns = [each - left for each in columns]
+            lines = [(each - top) * width for each in rows]
+        else:  # as no lens bends a picture, but damaged data may: each tap has its own
+            taps = [self._pixels[y, x].reshape(-1, 3) for y in rows for x in columns]
+            pixels = np.stack(taps)
+            place = np.arange(u.size).reshape(u.shape)
+            columns = [place + tap * u.size for tap in range(_TAPS)]
+            lines = [np.full_like(place, tap * _TAPS * u.size) for tap in range(_TAPS)]
+        return pixels, columns, lines, taps_x, taps_y
 
-    def _warped_plane(self, u: np.ndarray, v: np.ndarray, plane: np.ndarray) -> np.ndarray:
+    def _warped_plane(self, u: np.ndarray, v: np.ndarray, colour: int) -> np.ndarray:
         """Resampling of one colour where every site has its own phases: int16 (rows, columns)."""
-        columns, lines, taps_x, taps_y = self._around(u, v, np.int32)
+        pixels, columns, lines, taps_x, taps_y = self._around(u, v, np.int32)
+        plane = pixels[:, :, colour].astype(np.int32).ravel()
         total = np.zeros(u.shape, np.int32)
         sums, looked_up = np.empty(u.shape, np.int32), np.empty(u.shape, np.int32)
         place = np.empty(u.shape, np.int64)
@@ -494,7 +520,12 @@ class Guide:
 
     def _warped(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Resampling where every site has its own phases: int16 (3, rows, columns)."""
-        columns, lines, taps_x, taps_y = self._around(u, v, np.int64)
+        pixels, columns, lines, taps_x, taps_y = self._around(u, v, np.int64)
+        # the three colours in one integer are looked up and weighed at once
+        wide = np.zeros(pixels.shape[:2], np.int64)
+        for colour in range(3):
+            wide |= pixels[:, :, colour].astype(np.int64) << (colour * _FIELD_BITS)
+        packed = wide.ravel()
         # keeps the fields from borrowing from one another
         bias = 1 << (_FIELD_BITS - 1)
         biases = bias | bias << _FIELD_BITS | bias << 2 * _FIELD_BITS
@@ -505,7 +536,7 @@ class Guide:
             for tap_y in range(_TAPS):
                 np.add(lines[tap_y], columns[tap_x], out=place)
                 # the places are all inside; "clip" spares a check and a copy
-                self._packed.take(place, out=looked_up, mode="clip")
+                packed.take(place, out=looked_up, mode="clip")
                 looked_up *= taps_y[tap_y]
                 sums += looked_up
             for colour in range(3):

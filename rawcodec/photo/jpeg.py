@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from ..errors import JpegError
 from . import dngtags
@@ -23,6 +23,9 @@ from .ifd import Tiff, read_tiff
 
 # libjpeg's own limit a side is 65500; this one bounds the memory to 1.5 GB.
 MAX_PIXELS = 1 << 29
+
+_STRIP = 256
+"""Rows of pixels that are taken from Pillow at a time."""
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
@@ -255,10 +258,20 @@ def _decode(segments: list[_Segment], side: int | None = None) -> np.ndarray:
             image.decodermaxblock = len(stripped)
             if side is not None:
                 image.thumbnail((side, side))
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
     # Pillow's plugin lets SyntaxError and struct.error out for broken headers.
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, struct.error) as error:
         raise _MalformedError(_DAMAGED) from error
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Pixels of an RGB picture: uint8 (H, W, 3)."""
+    image.load()
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _STRIP):  # Pillow makes two copies of what it gives
+        bottom = min(top + _STRIP, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _stream_digest(segments: list[_Segment]) -> bytes:

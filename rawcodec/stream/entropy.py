@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ..errors import CorruptSidecarError
 
 Symbols = npt.NDArray[np.int32]
+Given = npt.NDArray[np.integer[Any]]
 Tables = npt.NDArray[np.integer[Any]] | Sequence[npt.NDArray[np.integer[Any]]]
 
 TOTAL: Final = 1 << 16
@@ -103,7 +104,7 @@ class Coder(ABC):
 
     def _code_part(
         self,
-        given: Symbols | None,
+        given: Given | None,
         tables: list[_Table],
         order: npt.NDArray[np.intp],
         groups: list[tuple[int, int, int]],
@@ -112,19 +113,19 @@ class Coder(ABC):
         """Code up to ``PART`` symbols, table after table, into ``result``: see ``_groups``."""
         counts = [stop - start for _, start, stop in groups]
         half = np.repeat(np.array([tables[table].half for table, _, _ in groups], np.int32), counts)
-        entries = None
+        ours = entries = None
         if given is not None:
-            given = given[order].astype(np.int32, copy=False)
-            entries = np.where(np.abs(given) <= half, given + half, 2 * half + 1)
+            ours = given[order].astype(np.int32, copy=False)
+            entries = np.where(np.abs(ours) <= half, ours + half, 2 * half + 1)
         coded = np.empty(len(order), np.int32)
         for table, start, stop in groups:
-            ours = None if entries is None else entries[start:stop]
-            coded[start:stop] = self._code_table(ours, tables[table], stop - start)
+            part = None if entries is None else entries[start:stop]
+            coded[start:stop] = self._code_table(part, tables[table], stop - start)
         outside = np.flatnonzero(coded > 2 * half)
         coded -= half
         if len(outside):
             outside = outside[np.argsort(order[outside])]
-            outliers = None if given is None else given[outside]
+            outliers = None if ours is None else ours[outside]
             coded[outside] = self._code_escaped(outliers, half[outside])
         result[order] = coded
 
@@ -156,7 +157,7 @@ class Coder(ABC):
         return nullcontext()
 
     @abstractmethod
-    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+    def _accept(self, symbols: Given | None, n: int) -> Given | None:
         """The n symbols given, checked; None for a coder that finds them itself."""
 
     @abstractmethod
@@ -194,7 +195,7 @@ class Encoder(Coder):
         """Have written what the other has, in the place of what was written here."""
         self._coder = other._coder.clone()
 
-    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+    def _accept(self, symbols: Given | None, n: int) -> Given | None:
         return _checked_symbols(symbols, n)
 
     def _code_table(self, entries: Symbols | None, table: _Table, n: int) -> Symbols:
@@ -232,7 +233,7 @@ class Decoder(Coder):
         if mark[0] != _SENTINEL or not self._coder.maybe_exhausted():
             raise _corrupt("does not end where it should")
 
-    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+    def _accept(self, symbols: Given | None, n: int) -> Given | None:
         if symbols is not None:
             raise ValueError("a Decoder finds the symbols itself: pass None")
         return None
@@ -262,7 +263,7 @@ class RateMeter(Coder):
     def __init__(self) -> None:
         self.bits = 0.0
 
-    def _accept(self, symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols | None:
+    def _accept(self, symbols: Given | None, n: int) -> Given | None:
         return _checked_symbols(symbols, n)
 
     def _code_table(self, entries: Symbols | None, table: _Table, n: int) -> Symbols:
@@ -277,7 +278,7 @@ class RateMeter(Coder):
         return values
 
 
-def _checked_symbols(symbols: npt.NDArray[np.integer[Any]] | None, n: int) -> Symbols:
+def _checked_symbols(symbols: Given | None, n: int) -> Given:
     """The symbols, (n,) integers; ValueError if they are anything else."""
     if symbols is None:
         raise ValueError("symbols are needed: only a Decoder finds them itself")

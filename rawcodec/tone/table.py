@@ -19,6 +19,7 @@ colour takes the place of steps 1 to 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -279,13 +280,44 @@ def compand(sensor: Sensor, samples: np.ndarray) -> np.ndarray:
     """
     values = np.empty(samples.shape, np.uint16)
     for _, black, index in planes(sensor):
-        linear = samples[index].astype(np.float32)
-        linear -= black
-        linear *= np.float32((1 << 2 * UNIT_BITS) / (sensor.white - black))
-        np.maximum(linear, 0, out=linear)
-        np.sqrt(linear, out=linear)
-        values[index] = np.minimum(np.rint(linear, out=linear), VALUE_MAX)
+        values[index] = companded(black, sensor.white).take(samples[index])
     return values
+
+
+@lru_cache(maxsize=8)
+def companded(black: int, white: int) -> np.ndarray:
+    """The nearest companded values of all DN: uint16 (65536,)."""
+    linear = np.arange(1 << 16, dtype=np.float32)
+    linear -= black
+    linear *= np.float32((1 << 2 * UNIT_BITS) / (white - black))
+    np.maximum(linear, 0, out=linear)
+    np.sqrt(linear, out=linear)
+    return np.minimum(np.rint(linear, out=linear), VALUE_MAX).astype(np.uint16)
+
+
+class Companded:
+    """A plane of samples, companded where it is looked at: see ``compand``."""
+
+    def __init__(self, sensor: Sensor, samples: np.ndarray, colour: int | None) -> None:
+        """samples: uint16 of ``sensor.shape``. colour: which plane of a linear raw, else None."""
+        self._samples = samples if colour is None else samples[:, :, colour]
+        self.shape = self._samples.shape
+        levels = sensor.black if colour is None else (sensor.black[colour],)
+        self._period = sensor.period if len(set(levels)) > 1 else (1, 1)
+        self._tables = [companded(black, sensor.white) for black in levels]
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Rows from one to before another: uint16 (h, W)."""
+        part = self._samples[rows]
+        if self._period == (1, 1):
+            return self._tables[0].take(part)
+        result = np.empty(part.shape, np.uint16)
+        down, across = self._period
+        first = rows.indices(len(self._samples))[0]
+        for number, table in enumerate(self._tables):
+            here = np.s_[(number // across - first) % down :: down, number % across :: across]
+            result[here] = table.take(part[here])
+        return result
 
 
 def _lattice(index: tuple[slice | int, ...], top: int) -> tuple[int, int, int, int]:
