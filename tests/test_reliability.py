@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples.benchmark import corruption, kills  # noqa: E402
+from examples.benchmark import corruption, kills, memory  # noqa: E402
 from examples.benchmark.corrupted import KINDS, mutated  # noqa: E402
 from examples.benchmark.corruption import Damage  # noqa: E402
 from examples.benchmark.kills import TASKS, Trial  # noqa: E402
@@ -83,3 +84,24 @@ def test_what_a_kill_broke_would_be_seen(tmp_path: Path) -> None:
     broken = Trial(TASKS[0], 0.5, False, 1, 0, "it broke")
     assert "**1 of 1 trials went wrong.**" in kills.write([broken])
     assert "- encode, after 0.50 s: it broke" in kills.write([broken])
+
+
+def test_a_photo_of_pieces_is_encoded_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its JPEG shows it, site by site, and what it took is on the page."""
+    monkeypatch.setitem(memory.SIZES, 12, (600, 820))
+    memory.run_all(tmp_path / "out", tmp_path / "work", [12])
+    text = (tmp_path / "out" / "memory.md").read_text()
+    assert "| 0.5 | `encode` | " in text
+    assert "| 0.5 | `decode` | " in text
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_page_of_memory_tells_what_is_beyond_the_bar() -> None:
+    small = memory.Measured(12.0, "encode", 700.0, 20.0, 36.0)
+    large = memory.Measured(60.2, "encode", 1499.9, 100.0, 361.2)
+    text = memory.write([small, large])
+    assert "| 12.0 | `encode` | 700 | - | 32.5 | 20.0 | 36.0 | 1.00 |" in text
+    assert "| 60.2 | `encode` | 1,500 | yes (1,500 MB) | 19.8 | 100.0 | 361.2 | 2.00 |" in text
+    assert "| **NO** (1,500 MB) |" in memory.write([replace(large, megabytes=1500.0)])

@@ -249,6 +249,31 @@ def kills(out: Path, trials: int) -> None:
 
 
 @main.command()
+@_out_option
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the photos, up to 700 MB; they are deleted again.",
+)
+@click.option(
+    "--megapixels",
+    "sizes",
+    type=click.Choice(["12", "24", "60", "150"]),
+    multiple=True,
+    default=("12", "24", "60", "150"),
+    show_default=True,
+    help="A size to measure; may be repeated.",
+)
+def memory(out: Path, work: Path, sizes: tuple[str, ...]) -> None:
+    """How much memory and time photos of 12 to 150 megapixels take."""
+    from . import memory as memory_page
+
+    memory_page.run_all(out, work, [int(size) for size in sizes])
+    click.echo(f"{out / 'memory.md'}: written")
+
+
+@main.command()
 @_data_option
 @_out_option
 def edits(data: Path, out: Path) -> None:

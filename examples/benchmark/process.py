@@ -29,11 +29,13 @@ class Run:
     seconds: wall clock, from start to end of the process; the median.
     megabytes: highest resident memory, in 10^6 bytes; the highest.
     output: what the last run printed.
+    processor: seconds of all cores together; the median.
     """
 
     seconds: float
     megabytes: float
     output: str
+    processor: float = 0.0
 
 
 def run(
@@ -60,7 +62,12 @@ def run(
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: failed: {done.stderr.strip()}")
         runs.append(Run(**json.loads(done.stdout)))
-    return Run(median(r.seconds for r in runs), max(r.megabytes for r in runs), runs[-1].output)
+    return Run(
+        median(r.seconds for r in runs),
+        max(r.megabytes for r in runs),
+        runs[-1].output,
+        median(r.processor for r in runs),
+    )
 
 
 def _measure(command: list[str]) -> int:
@@ -73,7 +80,8 @@ def _measure(command: list[str]) -> int:
     seconds = time.perf_counter() - started
     unit = 1 if sys.platform == "darwin" else 1024
     megabytes = usage.ru_maxrss * unit / 1e6
-    print(json.dumps({"seconds": seconds, "megabytes": megabytes, "output": output}))
+    told = {"seconds": seconds, "megabytes": megabytes, "output": output}
+    print(json.dumps({**told, "processor": usage.ru_utime + usage.ru_stime}))
     return process.returncode
 
 
