@@ -14,6 +14,7 @@
     ├── JpegMismatchError         not the JPEG that the sidecar was made with
     ├── DigestError               the decoded mosaic is not the encoded one
     ├── DeviceError               the requested device cannot be used
+    ├── EngineError               what is to work on many photos cannot be used
     └── OutputError               the output exists or cannot be written
 
 Messages follow one pattern, ``FILE: what is wrong; what to do``, so that the
@@ -73,6 +74,10 @@ class DigestError(RawcodecError):
 
 class DeviceError(RawcodecError):
     """The requested device cannot be used."""
+
+
+class EngineError(RawcodecError):
+    """What is to work on many photos cannot be used; nothing was begun."""
 
 
 class OutputError(RawcodecError):

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from rawcodec.batch.engine import Bounds
 from rawcodec.batch.memory import available
-from rawcodec.batch.pool import Bounds, Pool
+from rawcodec.batch.pool import Pool
 from rawcodec.batch.worker import Assignment, Outcome
 from rawcodec.work.task import IDLE, Done
 

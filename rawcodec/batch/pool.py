@@ -11,13 +11,13 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
 from ..work.task import IDLE
+from .engine import Bounds
 from .worker import REFUSED, Assignment, Outcome, work
 
 _TICK: Final = 1.0
@@ -25,20 +25,6 @@ _TICK: Final = 1.0
 
 _PATIENCE: Final = 20.0
 """Seconds that a process has to clean up before it is killed."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a batch may take.
-
-    jobs: tasks at a time. cores: for all of them. memory: bytes for all of them.
-    strict: a task that takes more memory by itself fails; else it runs alone.
-    """
-
-    jobs: int
-    cores: int
-    memory: int
-    strict: bool
 
 
 class _Worker:
@@ -77,11 +63,7 @@ class Pool:
     def run(
         self, ended: Callable[[int, Outcome], None], tick: Callable[[], None] = lambda: None
     ) -> None:
-        """Returns when all are done; ends its processes on any exception.
-
-        ended: called with the number of an assignment and what became of it.
-        tick: called about once a second.
-        """
+        """See ``Engine.run``."""
         try:
             while self._assign():
                 self._grant()

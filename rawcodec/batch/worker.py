@@ -9,16 +9,18 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from ..errors import OutputError, RawcodecError
 from ..process import give_back, leave, tune
 from ..work.task import Task
 
+_Result = TypeVar("_Result")
 Status = Literal["done", "skipped", "failed"]
 
 REFUSED: Final = 0
@@ -109,32 +111,62 @@ def _listen(connection: Connection) -> queue.SimpleQueue[Any]:
 def _outcome(
     assignment: Assignment, connection: Connection, inbox: queue.SimpleQueue[Any]
 ) -> Outcome:
+    need = begin(assignment)
+    if isinstance(need, Outcome):
+        return need
+    connection.send(need)
+    threads = inbox.get()
+    if threads == REFUSED:
+        return refused(assignment.task, need)
+    return finish(assignment.task, threads)
+
+
+def begin(assignment: Assignment) -> Outcome | int:
+    """What comes before the work: bytes of memory that it takes, or the outcome if it ends here."""
     task = assignment.task
-    try:
+
+    def check() -> Outcome | int:
         if assignment.skip and task.is_done():
             return Outcome("skipped", f"{task.output}: is there already, and right; skipped")
         if assignment.make_folder and task.output is not None:
             make_folder(task.output.parent)
         check_free(task)
         task.prepare()
-        need = task.memory()
-        connection.send(need)
-        threads = inbox.get()
-        if threads == REFUSED:
-            return Outcome(
-                "failed",
-                f"{task.subject}: takes about {need / 1e9:.1f} GB of memory, more than "
-                f"--max-memory; give it more",
-            )
+        return task.memory()
+
+    return _told(task, check)
+
+
+def finish(task: Task, threads: int) -> Outcome:
+    """The work itself, with so many threads."""
+
+    def run() -> Outcome:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         done = task.run()
+        return Outcome("done", done.line, done.values)
+
+    return _told(task, run)
+
+
+def refused(task: Task, need: int) -> Outcome:
+    """What becomes of a task that takes more memory than a batch may."""
+    return Outcome(
+        "failed",
+        f"{task.subject}: takes about {need / 1e9:.1f} GB of memory, more than "
+        f"--max-memory; give it more",
+    )
+
+
+def _told(task: Task, step: Callable[[], _Result]) -> _Result | Outcome:
+    """What a step gives, or the failure: one photo never stops the others."""
+    try:
+        return step()
     except RawcodecError as error:
         return Outcome("failed", str(error))
-    except Exception as error:  # one photo never stops the others
+    except Exception as error:
         traceback.print_exc(file=sys.stderr)
         kind = type(error).__name__
         return Outcome("failed", f"{task.subject}: rawcodec has a bug here ({kind}); report this")
-    return Outcome("done", done.line, done.values)
 
 
 def check_free(task: Task) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from ..errors import RawcodecError
+from ..errors import EngineError, RawcodecError
 from .report import Report
 from .shared import PATH
 
 if TYPE_CHECKING:
-    from ..batch.pool import Bounds
+    from ..batch.engine import Engine
     from ..batch.sources import Found, Kind, Photo
     from ..batch.worker import Assignment
     from ..work.task import Task
@@ -104,6 +104,18 @@ def batch_options(*, writes: bool) -> Callable[[_Function], _Function]:
             metavar="I/N",
             help="Take one of N shares: 1/4, 2/4, 3/4 or 4/4 on four machines.",
         ),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            help="Work in processes of this machine, or on Ray.  [default: local]",
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Of a Ray cluster whose machines see the same files; auto finds one that runs "
+            "here.  [default: start one here]",
+        ),
     ]
     if not writes:
         options = [options[0], *options[5:]]
@@ -140,12 +152,17 @@ class Batch:
     jobs: int | None = None
     max_memory: int | None = None
     shard: tuple[int, int] | None = None
+    engine: str = "local"
+    address: str | None = None
     jpegs: Path | None = None
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Batch:
-        """Takes them out of a command's options."""
-        return cls(**{name: options.pop(name) for name in cls.__annotations__ if name in options})
+        """Takes them out of a command's options; click.UsageError if they do not go together."""
+        batch = cls(**{name: options.pop(name) for name in cls.__annotations__ if name in options})
+        if batch.address is not None and batch.engine != "ray":
+            raise click.UsageError("--address goes with --engine ray")
+        return batch
 
     @property
     def is_asked_for(self) -> bool:
@@ -288,7 +305,6 @@ def _foretell(task: Task, batch: Batch, report: Report) -> None:
 
 def _do(tasks: Sequence[Task], batch: Batch, report: Report) -> None:
     """Does the tasks; where it is interrupted, tells what is left."""
-    from ..batch.pool import Pool
     from ..batch.worker import Assignment
 
     assignments = [
@@ -301,24 +317,41 @@ def _do(tasks: Sequence[Task], batch: Batch, report: Report) -> None:
         del left[index]
         report.ended(tasks[index], status, line, values)
 
-    try:
-        with report.progress(len(tasks)) as tick:
-            pool = Pool(assignments, _bounds(batch, assignments))
-            pool.run(lambda n, o: ended(n, o.status, o.line, o.values), tick)
-    finally:
+    def close() -> None:
         for index in left:
             report.left(tasks[index])
         report.finish()
 
+    try:
+        with report.progress(len(tasks)) as tick:
+            engine = _engine(batch, assignments)
+            engine.run(lambda n, o: ended(n, o.status, o.line, o.values), tick)
+    except EngineError:
+        raise  # of the photos there is nothing to tell
+    except BaseException:
+        close()
+        raise
+    close()
 
-def _bounds(batch: Batch, assignments: Sequence[Assignment]) -> Bounds:
+
+def _engine(batch: Batch, assignments: Sequence[Assignment]) -> Engine:
+    """What does the work."""
     from ..batch.memory import default_limit
-    from ..batch.pool import Bounds
     from ..cores import thread_count
+
+    cores, memory = thread_count(), batch.max_memory or default_limit()
+    if batch.engine == "ray":
+        from ..batch.cluster import Cluster, Place
+
+        place = Place(batch.address, batch.jobs, cores, memory, limit=batch.max_memory)
+        return Cluster(assignments, place)
+
+    from ..batch.engine import Bounds
+    from ..batch.pool import Pool
     from ..work.task import IDLE
 
-    cores = thread_count()
-    memory = batch.max_memory or default_limit()
     jobs = batch.jobs or min(cores, memory // _TYPICAL)
     jobs = min(jobs, memory // IDLE, len(assignments))  # those that wait take memory too
-    return Bounds(max(1, jobs), cores, memory, strict=batch.max_memory is not None)
+    return Pool(
+        assignments, Bounds(max(1, jobs), cores, memory, strict=batch.max_memory is not None)
+    )

@@ -48,6 +48,11 @@ class Task(Protocol):
         ...
 
     @property
+    def device(self) -> str:
+        """``auto``, ``cpu`` or ``cuda``."""
+        ...
+
+    @property
     def values(self) -> dict[str, Any]:
         """What is known before it is done, for a program; the same keys for every photo."""
         ...
