@@ -155,6 +155,9 @@ def inspect_path(path: str | os.PathLike[str]) -> SidecarInfo:
     return inspect_bytes(read_sidecar(path), path)
 
 
+_PART = 1 << 24
+
+
 def read_sidecar(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a sidecar file.
 
@@ -167,11 +170,15 @@ def read_sidecar(path: str | os.PathLike[str]) -> bytes:
     name = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
-            data = file.read(container.PREFIX_SIZE)
-            if data.startswith(container.MAGIC):
-                # One byte more than allowed, so that too large a file is noticed.
-                data += file.read(container.SIZE_LIMIT + 1 - len(data))
-            return data
+            parts = [file.read(container.PREFIX_SIZE)]
+            if parts[0].startswith(container.MAGIC):
+                # One byte more than allowed, so that too large a file is noticed; in parts, since
+                # Python takes memory for as many bytes as are asked for.
+                left = container.SIZE_LIMIT + 1 - len(parts[0])
+                while left and (part := file.read(min(left, _PART))):
+                    parts.append(part)
+                    left -= len(part)
+            return b"".join(parts)
     except OSError as error:
         raise SidecarError(_unreadable(name, error)) from error
 

@@ -37,7 +37,7 @@ from .mosaic import COLOURS, Mosaic, mosaic_digest, planes
 from .photo.align import Alignment, Guide, orient
 from .photo.jpeg import Jpeg, read_jpeg, read_reduced
 from .photo.raw import RawPhoto, read_raw
-from .photo.register import register
+from .photo.register import check_size, register
 from .process import give_back
 from .sensor import Sensor
 from .stream import container, tags
@@ -149,9 +149,9 @@ def encode_photo(
     raw = read_raw(raw_path)
     if model is not None:
         _load_early()
-    jpeg = read_jpeg(jpeg_path)
     sensor = raw.mosaic.sensor
     try:
+        jpeg = read_jpeg(jpeg_path, lambda w, h: check_size(w, h, sensor.width, sensor.height))
         alignment = register(raw.mosaic, jpeg.pixels, jpeg.orientation).alignment
     except AlignmentError as error:
         raise AlignmentError(f"{jpeg_path}: {error}") from error
@@ -279,7 +279,7 @@ def _decode(
 
     if header.model:
         _load_early()
-    jpeg = read_jpeg(jpeg_path)
+    jpeg = read_jpeg(jpeg_path, partial(_check_jpeg_size, jpeg_path, header))
     _check_jpeg(jpeg_path, jpeg, header)
     try:
         alignment, view, layers = _unpack_layers(header, chunks, jpeg, device, allocation)
@@ -521,14 +521,18 @@ def mosaic_error(mosaic: Mosaic, samples: np.ndarray) -> tuple[float, int]:
     return max(0.0, -10 * math.log10(total / count)), largest
 
 
-def _check_jpeg(path: Path, jpeg: Jpeg, header: Header) -> None:
-    height, width = jpeg.pixels.shape[:2]
-    rule = "editing its metadata is fine, saving it again is not"
+_RULE = "editing its metadata is fine, saving it again is not"
+
+
+def _check_jpeg_size(path: Path, header: Header, width: int, height: int) -> None:
     if (width, height) != (header.jpeg_width, header.jpeg_height):
         raise JpegMismatchError(
             f"{path}: has {width}x{height} pixels, and the sidecar belongs to a JPEG of "
-            f"{header.jpeg_width}x{header.jpeg_height}; give that one ({rule})"
+            f"{header.jpeg_width}x{header.jpeg_height}; give that one ({_RULE})"
         )
+
+
+def _check_jpeg(path: Path, jpeg: Jpeg, header: Header) -> None:
     if jpeg.digest == header.jpeg_digest:
         return
     if jpeg.stream_digest == header.jpeg_stream_digest:
@@ -538,5 +542,5 @@ def _check_jpeg(path: Path, jpeg: Jpeg, header: Header) -> None:
         )
     raise JpegMismatchError(
         f"{path}: its pixels are not those that the sidecar was made with: it is another photo, "
-        f"or was saved again; give the original JPEG ({rule})"
+        f"or was saved again; give the original JPEG ({_RULE})"
     )

@@ -144,6 +144,8 @@ class Head:
 
         require(min(self.width, self.height, self.jpeg_width, self.jpeg_height) >= 1, "E13")
         require(self.width * self.height <= 2**29, "E13")
+        pixels = self.jpeg_width * self.jpeg_height
+        require(self.width * self.height <= 160 * pixels, "E13")
         require(self.left + self.width <= self.raw_width, "E13")
         require(self.top + self.height <= self.raw_height, "E13")
         require(self.white >= 1 and max(self.black) < self.white, "E13")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rawcodec.errors import CorruptSidecarError
 from rawcodec.sensor import Sensor
-from rawcodec.stream.header import NAME_LIMIT, QUALITIES, SITE_LIMIT, Header
+from rawcodec.stream.header import NAME_LIMIT, QUALITIES, SITE_LIMIT, SITES_A_PIXEL, Header
 from rawcodec.stream.tags import SIZE_LIMIT, TYPE_SIZES, Tag, pack_tags, unpack_tags
 
 BAYER = Sensor(6000, 4000, ("RG", "GB"), (512, 512, 512, 512), 16383, 1)
@@ -66,6 +66,9 @@ def headers(draw: st.DrawFn) -> Header:
     sensor = draw(sensors())
     raw_width = draw(st.integers(sensor.width, 0xFFFF))
     raw_height = draw(st.integers(sensor.height, 0xFFFF))
+    pixels = -(-sensor.width * sensor.height // SITES_A_PIXEL)
+    jpeg_width = draw(st.integers(-(-pixels // 0xFFFF), 0xFFFF))
+    jpeg_height = draw(st.integers(-(-pixels // jpeg_width), 0xFFFF))
     model = draw(st.just("") | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", fullmatch=True))
     return Header(
         sensor=sensor,
@@ -73,8 +76,8 @@ def headers(draw: st.DrawFn) -> Header:
         raw_height=raw_height,
         left=draw(st.integers(0, raw_width - sensor.width)),
         top=draw(st.integers(0, raw_height - sensor.height)),
-        jpeg_width=draw(u16),
-        jpeg_height=draw(u16),
+        jpeg_width=jpeg_width,
+        jpeg_height=jpeg_height,
         jpeg_digest=draw(st.binary(min_size=16, max_size=16)),
         jpeg_stream_digest=draw(st.binary(min_size=8, max_size=8)),
         mosaic_digest=draw(st.binary(min_size=16, max_size=16)),
@@ -226,6 +229,7 @@ def test_equal_black_levels_written_out_are_refused() -> None:
         {"left": 25},
         {"top": -1},
         {"jpeg_height": 65536},
+        {"jpeg_width": 6, "jpeg_height": 4, "sensor": dataclasses.replace(BAYER, width=3841)},
         {"jpeg_digest": b""},
         {"quality": "best"},
         {"quality": "medium"},

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from typing import Final
 
+PIXELS_A_BYTE: Final = 8 * 64
+"""Of a JPEG at most: each block of 8x8 pixels takes a bit at least, in every way of coding but the
+arithmetic one, with which photos take more. What has fewer is no photo."""
+
+SITES_A_BYTE: Final = 64
+"""Of a raw at most: the least that any camera's compression comes down to is about a bit a site;
+black frames of a lossy one may take a quarter of that."""
+
 _HARMLESS: Final = 1 << 25
-"""Samples that fit into 200 MB whatever is done to them; even a picture of one colour may be so
-large."""
-
-_PER_BYTE: Final = 341
-"""Samples a byte may stand for at most: a bit for each of the six blocks in 16x16 pixels of a 4:2:0
-JPEG (T.81, annex F), where even one colour has that many. Photos of quality 1 have half as many,
-and raws as lossless JPEG, which takes a bit a site at least, 8."""
+"""Samples that fit into 200 MB whatever is done to them: of one colour, or black, a file may claim
+so many whatever its size."""
 
 
-def is_bomb(samples: int, size: int) -> bool:
-    """Whether no photo of so many samples (pixels, or sites) is in a file of ``size`` bytes."""
-    return samples > max(_HARMLESS, _PER_BYTE * size)
+def is_bomb(samples: int, size: int, a_byte: int) -> bool:
+    """Whether no photo of so many samples (pixels, or sites) is in ``size`` bytes.
+
+    a_byte: the most that one holds, of those above.
+    """
+    return samples > max(_HARMLESS, a_byte * size)

@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from PIL import Image, JpegImagePlugin
 
 from ..errors import JpegError
 from . import dngtags
-from .bomb import is_bomb
+from .bomb import PIXELS_A_BYTE, is_bomb
 from .ifd import Tiff, read_tiff
 
-# libjpeg's own limit a side is 65500; this one bounds the memory to 1.5 GB.
+# libjpeg's own limit a side is 65500; this one bounds the memory to 3.8 GB, 7 bytes a pixel.
 MAX_PIXELS = 1 << 29
 
 _STRIP = 256
 """Rows of pixels that are taken from Pillow at a time."""
+
+# Each scan of a progressive JPEG walks over the whole picture; encoders make about ten.
+_MAX_SCANS = 200
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
@@ -85,8 +88,13 @@ def is_jpeg(prefix: bytes) -> bool:
     return prefix[:3] == b"\xff\xd8\xff"
 
 
-def read_jpeg(path: str | Path) -> Jpeg:
+def read_jpeg(
+    path: str | Path, accept: Callable[[int, int], None] = lambda width, height: None
+) -> Jpeg:
     """Decodes a baseline or progressive JPEG; greyscale is expanded to RGB.
+
+    accept: given width and height as the JPEG claims them, before memory is taken for them; may
+    raise.
 
     Of a file with several pictures (MPO, or anything behind the end marker)
     the first one counts.
@@ -99,6 +107,7 @@ def read_jpeg(path: str | Path) -> Jpeg:
     try:
         segments = list(_segments(data))
         width, height = _check_frame(segments)
+        accept(width, height)
         pixels = _decode(segments)
     except _MalformedError as error:
         raise JpegError(f"{path}: {error}") from error
@@ -237,10 +246,12 @@ def _check_frame(segments: list[_Segment]) -> tuple[int, int]:
         raise _MalformedError(
             f"has {width}x{height} pixels, more than the limit of {MAX_PIXELS}; make it smaller"
         )
-    size = sum(len(s.body) for s in segments)
-    if is_bomb(width * height, size):
+    scans = [len(s.body) for s in segments if s.marker == _SOS]
+    if len(scans) > _MAX_SCANS:
+        raise _MalformedError(f"has {len(scans)} scans, not a photo's ten or so; save it anew")
+    if is_bomb(width * height, sum(scans), PIXELS_A_BYTE):
         raise _MalformedError(
-            f"claims {width}x{height} pixels in {size} bytes, and is damaged; copy it again"
+            f"claims {width}x{height} pixels, which {sum(scans)} bytes do not hold; copy it again"
         )
     return width, height
 

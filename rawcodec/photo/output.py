@@ -6,6 +6,7 @@ Negative Specification 1.7 for the levels and LinearRaw.
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ import tifffile
 from ..mosaic import COLOURS, Mosaic
 from ..sensor import Sensor
 from . import dngtags
+from .bomb import SITES_A_BYTE, is_bomb
 from .ifd import ASCII, BYTE, SHORT
 
 SOFTWARE = "rawcodec"
@@ -59,7 +61,11 @@ def read_samples(path: Path) -> np.ndarray | None:
         with tifffile.TiffFile(path) as file:
             if [page.dtype for page in file.pages] != [np.uint16]:
                 return None
-            return file.pages.first.asarray()
+            page = file.pages.first
+            # another program may have compressed the samples
+            if is_bomb(math.prod(page.shape), path.stat().st_size, SITES_A_BYTE):
+                return None
+            return page.asarray()
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error):
         return None
 

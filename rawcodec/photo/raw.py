@@ -14,9 +14,10 @@ import rawpy
 from ..errors import RawError
 from ..mosaic import COLOURS, Mosaic
 from ..sensor import Sensor
+from ..stream.header import SITE_LIMIT
 from ..stream.tags import Tag
 from . import dngtags
-from .bomb import is_bomb
+from .bomb import SITES_A_BYTE, is_bomb
 from .ifd import Ifd, Tiff, read_tiff
 from .jpeg import is_jpeg
 
@@ -91,13 +92,7 @@ def read_raw(path: str | Path) -> RawPhoto:
     """
     source = _load(Path(path))
     with _libraw_errors(source), rawpy.RawPy() as raw:
-        raw.open_buffer(io.BytesIO(source.data))
-        sizes = raw.sizes
-        if is_bomb(sizes.raw_width * sizes.raw_height, len(source.data)):
-            raise source.error(
-                f"claims {sizes.raw_width}x{sizes.raw_height} sites in {len(source.data)} bytes, "
-                "and is damaged; copy it from the camera again"
-            )
+        _open(raw, source)
         raw.unpack()
         return _photo(source, raw)
 
@@ -109,7 +104,7 @@ def read_size(path: str | Path) -> tuple[int, int, bool]:
     """
     source = _load(Path(path))
     with _libraw_errors(source), rawpy.RawPy() as raw:
-        raw.open_buffer(io.BytesIO(source.data))
+        _open(raw, source)
         linear = raw.raw_pattern is None and raw.num_colors == len(COLOURS)
         return raw.sizes.raw_width, raw.sizes.raw_height, linear
 
@@ -129,6 +124,23 @@ def read_embedded(path: str | Path) -> bytes:
     if not isinstance(preview.data, bytes):  # a bitmap is an array
         raise source.error(f"the preview in it is no JPEG; {_OTHER_JPEG}")
     return preview.data
+
+
+def _open(raw: rawpy.RawPy, source: _Source) -> None:
+    """Reads all but the samples, and refuses a size that they cannot have."""
+    raw.open_buffer(io.BytesIO(source.data))
+    width, height = raw.sizes.raw_width, raw.sizes.raw_height
+    size = len(source.data)
+    if width * height > SITE_LIMIT:
+        raise source.error(
+            f"claims {width}x{height} photosites, more than the limit of {SITE_LIMIT}; "
+            "save a part of it as a DNG"
+        )
+    if is_bomb(width * height, size, SITES_A_BYTE):
+        raise source.error(
+            f"claims {width}x{height} photosites, which {size} bytes do not hold; copy it from the "
+            f"camera again"
+        )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from PIL import Image
 from ..errors import AlignmentError
 from ..mosaic import Mosaic, planes
 from ..sensor import Sensor
+from ..stream.header import SITES_A_PIXEL
 from .align import (
     CONE_TERMS,
     FRACTION_BITS,
@@ -191,10 +192,7 @@ def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> R
     reduced = _Reduced(mosaic)
     candidates = _search(reduced, green, width, height)
     if not candidates:
-        raise AlignmentError(
-            f"a picture of {green.width}x{green.height} cannot be a rendering of a raw of "
-            f"{width}x{height}; give a JPEG between the sensor's scale and an eighth of it"
-        )
+        raise _other_size(green.width, green.height, width, height)
     best: Registration | None = None
     for candidate in candidates:
         result = _refine(reduced, green, candidate)
@@ -211,6 +209,24 @@ def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> R
     raise AlignmentError(
         f"the JPEG is not a rendering of this raw ({seen:.0%} of the compared blocks agree, "
         f"{MIN_AGREEMENT:.0%} are needed); give the JPEG of the same shot"
+    )
+
+
+def check_size(jpeg_width: int, jpeg_height: int, width: int, height: int) -> None:
+    """Raises AlignmentError for a JPEG of a size that no rendering of a mosaic has.
+
+    By the numbers alone, before the JPEG is decoded: ``register`` is stricter.
+    """
+    longest = MAX_SCALE * (1 + OVERHANG) * max(width, height)
+    too_small = width * height > SITES_A_PIXEL * jpeg_width * jpeg_height
+    if max(jpeg_width, jpeg_height) > longest or too_small:
+        raise _other_size(jpeg_width, jpeg_height, width, height)
+
+
+def _other_size(jpeg_width: int, jpeg_height: int, width: int, height: int) -> AlignmentError:
+    return AlignmentError(
+        f"a picture of {jpeg_width}x{jpeg_height} cannot be a rendering of a raw of "
+        f"{width}x{height}; give a JPEG between the sensor's scale and an eighth of it"
     )
 
 

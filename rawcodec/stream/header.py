@@ -31,6 +31,9 @@ WRITER_LIMIT: Final = 32
 SITE_LIMIT: Final = 1 << 29
 """The most photosites of the visible mosaic."""
 
+SITES_A_PIXEL: Final = 160
+"""The most photosites a pixel of the JPEG: an eighth of the sensor's size, and two fifths of it."""
+
 PERIOD_LIMIT: Final = 8
 """The most rows and columns of a CFA's pattern."""
 
@@ -324,6 +327,11 @@ def _check_geometry(header: Header) -> None:
             raise ValueError(f"the visible {name} {size} at {start} is outside the raw's {whole}")
     _check_range("JPEG width", header.jpeg_width, 1, 0xFFFF)
     _check_range("JPEG height", header.jpeg_height, 1, 0xFFFF)
+    if sensor.width * sensor.height > SITES_A_PIXEL * header.jpeg_width * header.jpeg_height:
+        raise ValueError(
+            f"{sensor.width}x{sensor.height} photosites are more than {SITES_A_PIXEL} a pixel of "
+            f"the JPEG"
+        )
 
 
 def _check_rest(header: Header) -> None:
