@@ -484,7 +484,7 @@ class TableCoder:
         return torch.from_numpy(result.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
 
     def _along(self, latents: np.ndarray | None, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Latents whose quantisers the trellis knows: int32 (n,), in half steps.
+        """Latents whose quantisers the trellis knows: int16 (n,), in half steps.
 
         latents: float32 (n,), to encode.
         """
