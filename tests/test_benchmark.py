@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
+import rawcodec  # noqa: E402
 from examples.benchmark import classical, exactness, profile, stages  # noqa: E402
 from examples.benchmark.classical import VARIANTS, Rest, Variant, decode  # noqa: E402
 from examples.benchmark.curves import Point, bd_rate, monotone, psnr_at  # noqa: E402
@@ -22,6 +23,7 @@ from examples.benchmark.pairs import Pair  # noqa: E402
 from examples.benchmark.process import run  # noqa: E402
 from rawcodec import SidecarInfo  # noqa: E402
 from rawcodec.mosaic import Mosaic  # noqa: E402
+from rawcodec.photo.raw import read_raw  # noqa: E402
 from rawcodec.pipeline import mosaic_error  # noqa: E402
 from rawcodec.selftest.settings import Setting, settings  # noqa: E402
 from rawcodec.sensor import Sensor  # noqa: E402
@@ -228,7 +230,7 @@ def quality_page(tmp_path: Path, points: list[Point], draw: bool = True) -> str:
     from examples.benchmark.process import Run
     from rawcodec.stream.header import QUALITIES
 
-    once = Run(1.0, 100.0, "")
+    once = Run(1.0, 100.0, "", 1.9)
     coded = {
         name: quality.Coded(info(point.bpp), point.psnr, once, once)
         for name, point in zip(QUALITIES, [Point(0.001, 38.0), *points], strict=True)
@@ -252,6 +254,32 @@ def test_quality_page_of_half_the_bits(tmp_path: Path) -> None:
     assert "it needs 50% fewer bits" in text
     assert "| photo | RawTherapee | -50.0% | 40.0 to 50.0 |" in text
     assert "| n/a |" in text  # half of 0.1 bpp is less than the classical coding reaches
+    assert "| 1.9 | 100 | 1.9 | 100 |" in text
+    assert "encoding 1.9 s of 24, decoding 1.9 s of 10, memory 100 MB of 1500." in text
+
+
+def test_a_quality_that_was_measured_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the photo changes."""
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra benchmark, is not there")
+    from examples.benchmark import quality
+
+    xtrans = ROOT / "tests" / "golden" / "xtrans.dng"
+    jpeg = tmp_path / "xtrans.jpg"
+    jpeg.write_bytes(xtrans.with_suffix(".jpg").read_bytes())
+    pair, mosaic = Pair("xtrans", "rt", xtrans, jpeg), read_raw(xtrans).mosaic
+    coded, sidecar = quality._code(pair, mosaic, "tone", tmp_path)
+    decoded = rawcodec.decode(jpeg, sidecar)
+    assert mosaic_error(mosaic, decoded.samples)[0] == coded.psnr
+    assert [path.name for path in sidecar.parent.iterdir() if path != sidecar] == ["told.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "_measure", lambda *_: pytest.fail("measured again"))
+        assert quality._code(pair, mosaic, "tone", tmp_path) == (coded, sidecar)
+    other = tmp_path / "other.jpg"
+    other.write_bytes(jpeg.read_bytes() + b"\0")
+    pair = Pair("xtrans", "rt", xtrans, other)
+    assert quality._code(pair, mosaic, "tone", tmp_path)[1] != sidecar
 
 
 def test_quality_page_says_where_it_is_behind(tmp_path: Path) -> None:

@@ -68,10 +68,15 @@ class Entry:
 
     def fingerprint(self) -> str:
         """Of what decides about its results, but for photo and picture."""
-        total = hashlib.sha256()
-        for path in self.sources:
-            total.update(_hashed(path))
-        return total.hexdigest()[:16]
+        return fingerprint(self.sources)
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """Of the contents of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(_hashed(path))
+    return total.hexdigest()[:16]
 
 
 @cache
@@ -129,7 +134,7 @@ def _classical() -> Iterator[Entry]:
 
     own = _modules("classical")
     for rise in RISES:
-        both = (*own, *_modules("ours"), *_package())
+        both = (*own, *_modules("ours"), *package_sources())
         yield Entry("tone + JPEG 2000", f"+{rise:g} dB", partial(ToneJpeg2000, rise), both)
     for distance in DISTANCES:
         make = partial(JpegXL, distance)
@@ -139,7 +144,7 @@ def _classical() -> Iterator[Entry]:
 
 
 def _ours(runs: Path) -> Iterator[Entry]:
-    package = (*_modules("ours"), *_package())
+    package = (*_modules("ours"), *package_sources())
     yield from _sized("rawcodec", QUALITIES, None, package)
     manifest = runs / OURS / MANIFEST
     if manifest.is_file():
@@ -179,7 +184,8 @@ def _modules(*names: str) -> tuple[Path, ...]:
 
 
 @cache
-def _package() -> tuple[Path, ...]:
+def package_sources() -> tuple[Path, ...]:
+    """What decides about rawcodec's results."""
     manifest = _PACKAGE.parent / "weights" / MANIFEST
     return (*sorted(_PACKAGE.rglob("*.py")), manifest)
 

@@ -152,12 +152,17 @@ def transform(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
-def quality(data: Path, out: Path) -> None:
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for what was measured; a run that was stopped goes on from it.",
+)
+def quality(data: Path, out: Path, work: Path | None) -> None:
     """All qualities: rate, PSNR, time and memory, beside tone + JPEG 2000."""
     from . import quality as quality_page
 
     with _writing(out / "quality.md", data) as (pairs, scratch):
-        quality_page.run_all(pairs, out, scratch)
+        quality_page.run_all(pairs, out, work or scratch / "quality")
 
 
 @main.command()
