@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from examples.benchmark import corruption, kills, memory  # noqa: E402
+from examples.benchmark import corruption, fuzzed, fuzzing, kills, memory  # noqa: E402
 from examples.benchmark.corrupted import KINDS, mutated  # noqa: E402
 from examples.benchmark.corruption import Damage  # noqa: E402
+from examples.benchmark.fuzzing import Account  # noqa: E402
 from examples.benchmark.kills import TASKS, Trial  # noqa: E402
 from rawcodec.errors import CorruptSidecarError  # noqa: E402
 from rawcodec.selftest.vectors import vectors  # noqa: E402
@@ -64,6 +68,50 @@ def test_the_page_of_damage_tells_what_should_not_have_been() -> None:
     text = corruption.write([Damage("one", "flips", [fine, slow, escaped])])
     assert "**2 of 3 damaged sidecars did something else.**" in text
     assert "- one, flips 3: ESCAPED: KeyError: 1" in text
+
+
+def test_what_a_fuzzer_changes_reaches_the_parsers() -> None:
+    """Checksums are right in nearly all, and what is no sidecar is the fuzzer's alone."""
+    data = (GOLDEN / "xtrans.rmeta").read_bytes()
+
+    def mutate(payload: bytes, longest: int) -> bytes:
+        return payload[: longest - 1] + b"!"
+
+    made = [fuzzed.changed(data, 4000, seed, mutate) for seed in range(200)]
+    assert made == [fuzzed.changed(data, 4000, seed, mutate) for seed in range(200)]
+    whole = 0
+    for each in made:
+        with contextlib.suppress(CorruptSidecarError):
+            whole += bool(container.read(each))
+    assert whole > 150
+    assert fuzzed.changed(b"no sidecar", 4000, 0, mutate) == b"no sidecar!"
+
+
+def test_a_fuzzer_runs_and_tells(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed: pip install '.[fuzz]'")
+    (tmp_path / "scratch").mkdir()
+    fuzzing.run_all(tmp_path, tmp_path / "scratch", tmp_path / "found", minutes=0.1)
+    text = (tmp_path / "fuzz.md").read_text()
+    assert "inputs did anything but end in one of rawcodec's own errors" in text
+    assert "| CorruptSidecarError |" in text
+
+
+def test_what_a_fuzzer_finds_is_kept_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = fuzzed.Watch(tmp_path)
+    monkeypatch.setattr(fuzzed, "_jpeg", lambda _: GOLDEN / "xtrans.jpg")
+    watch.one(b"no sidecar")
+    monkeypatch.setattr(fuzzed, "_jpeg", lambda _: {}[0])
+    watch.one(b"strange")
+    (kept,) = tmp_path.glob("*.rmeta")
+    assert kept.read_bytes() == b"strange"
+    assert "KeyError" in kept.with_suffix(".txt").read_text()
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["outcomes"] == {"CorruptSidecarError": 1, "ESCAPED: KeyError": 1}
+    account = Account(Counter(told["outcomes"]), edges=[1, 2])
+    pytest.importorskip("atheris", reason="atheris is not installed: pip install '.[fuzz]'")
+    assert "**1 of 2 inputs did something else.**" in fuzzing.write(account, 1, 2)
 
 
 @pytest.mark.parametrize("number", [0, 4])

@@ -279,6 +279,25 @@ def memory(out: Path, work: Path, sizes: tuple[str, ...]) -> None:
 
 
 @main.command()
+@_out_option
+@click.option("--minutes", type=float, default=30, show_default=True, help="How long.")
+@click.option(
+    "--found",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(tempfile.gettempdir()) / "rawcodec-fuzz",
+    show_default="rawcodec-fuzz among temporary files",
+    help="Folder for inputs that make trouble.",
+)
+def fuzz(out: Path, minutes: float, found: Path) -> None:
+    """What a coverage-guided fuzzer finds in the decoder."""
+    from . import fuzzing as fuzz_page
+
+    with tempfile.TemporaryDirectory(prefix="rawcodec-benchmark-") as folder:
+        fuzz_page.run_all(out, Path(folder), found, minutes)
+    click.echo(f"{out / 'fuzz.md'}: written; what made trouble is in {found}")
+
+
+@main.command()
 @_data_option
 @_out_option
 def edits(data: Path, out: Path) -> None:

@@ -61,19 +61,19 @@ def mutated(data: bytes, number: int) -> bytes:
             chunks[at] = Chunk(one.type, two.payload)
             chunks[other] = Chunk(two.type, one.payload)
         else:
-            payload = _damaged(bytearray(chunks[at].payload), rng)
+            payload = damaged(bytearray(chunks[at].payload), rng)
             chunks[at] = Chunk(chunks[at].type, bytes(payload))
-    return _written(chunks)
+    return written(chunks)
 
 
-def _written(chunks: list[Chunk]) -> bytes:
+def written(chunks: list[Chunk]) -> bytes:
     """What ``container.write`` makes, which refuses chunks in a wrong order."""
     body = container.PREFIX.pack(container.MAGIC, container.FORMAT_VERSION, 0)
     body += b"".join(map(container.framed, chunks))
     return body + container.framed(container.tail(body))
 
 
-def _damaged(payload: bytearray, rng: random.Random) -> bytearray:
+def damaged(payload: bytearray, rng: random.Random) -> bytearray:
     """A payload with one thing wrong."""
     place = rng.randrange(len(payload) + 1)
     # what a payload begins with says the most
