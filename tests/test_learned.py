@@ -666,7 +666,7 @@ def test_packages_are_loaded_beside_other_work(
 ):
     """From before the JPEG is read, which does not wait for them."""
 
-    def read_jpeg(path: Path) -> None:
+    def read_jpeg(path: Path, _: object) -> None:
         assert loading.begun.wait(10)
         assert not loading.end.is_set()
         loading.begun.clear()

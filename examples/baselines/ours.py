@@ -105,5 +105,5 @@ def _files(picture: bytes) -> Iterator[tuple[Path, Path]]:
         values = pixels(picture)
         digest = pixels_digest(values)
         found = Jpeg(values, digest, digest[:8], 1, "", "")
-        with patch("rawcodec.pipeline.read_jpeg", lambda _: found):
+        with patch("rawcodec.pipeline.read_jpeg", lambda *_: found):
             yield folder, shown
