@@ -24,7 +24,6 @@ TIMES = 1
 LEARNED = (
     "grids",
     "fit the first filter",
-    "features of the JPEG, first filter",
     "analysis",
     "entropy model",
     "context model",
