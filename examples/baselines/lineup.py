@@ -44,8 +44,8 @@ OURS = "rawcodec"
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGE = _HERE.parents[1] / "rawcodec"
-_CODEC = "model", "photo", "stream", "tone"
-"""Folders of it that decide about what files hold; the others are about commands and folders."""
+_BESIDE = "batch", "cli", "report", "selftest", "work"
+"""Folders of it that do not decide about what files hold."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ def _modules(*names: str) -> tuple[Path, ...]:
 def package_sources() -> tuple[Path, ...]:
     """What decides about rawcodec's results."""
     manifest = _PACKAGE.parent / "weights" / MANIFEST
-    own = (path for part in _CODEC for path in sorted((_PACKAGE / part).rglob("*.py")))
-    return (_PACKAGE / "pipeline.py", _PACKAGE / "learned.py", *own, manifest)
+    every = sorted(_PACKAGE.rglob("*.py"))
+    return (*(p for p in every if p.relative_to(_PACKAGE).parts[0] not in _BESIDE), manifest)
 
 
 def groups(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
