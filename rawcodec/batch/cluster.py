@@ -29,16 +29,11 @@ from typing import Any, Final, TextIO
 from ..errors import EngineError
 from ..process import give_back, tune
 from ..work.task import IDLE, Task
+from .engine import PATIENCE, TICK
 from .worker import Assignment, Outcome, begin, finish, refused
 
 RETRIES: Final = 2
 """How often a task is tried again whose process was killed, or whose machine is gone."""
-
-_TICK: Final = 1.0
-"""Seconds between two calls of ``tick``, at most."""
-
-_PATIENCE: Final = 20.0
-"""Seconds that processes have to clean up before they are killed."""
 
 _STORE: Final = 100 << 20
 """Bytes for what Ray passes between processes, which is next to nothing: its least is 75 MB."""
@@ -99,7 +94,7 @@ class Cluster:
                 while self._queue or self._ready or self._steps:
                     self._submit(ended)
                     with contextlib.suppress(queue.Empty):
-                        self._receive(*self._inbox.get(timeout=_TICK), ended)
+                        self._receive(*self._inbox.get(timeout=TICK), ended)
                     tick()
             finally:
                 self._stop()
@@ -245,7 +240,7 @@ class Cluster:
                 with contextlib.suppress(Exception):
                     self._ray.cancel(ref, force=force)
             if left:
-                _, left = self._ray.wait(left, num_returns=len(left), timeout=_PATIENCE)
+                _, left = self._ray.wait(left, num_returns=len(left), timeout=PATIENCE)
 
 
 def _imported() -> ModuleType:
@@ -297,7 +292,7 @@ def _check_answer(address: str) -> None:
     if not port.isdecimal():
         return  # auto, and what Ray refuses at once
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise _unusable(address, getattr(error, "strerror", None) or str(error)) from error
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from .worker import Outcome
+
+TICK: Final = 1.0
+"""Seconds between two calls of ``tick``, at most."""
+
+PATIENCE: Final = 20.0
+"""Seconds that processes have to clean up before they are killed."""
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,11 @@ from contextlib import contextmanager
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any, Final
+from typing import Any
 
 from ..work.task import IDLE
-from .engine import Bounds
+from .engine import PATIENCE, TICK, Bounds
 from .worker import REFUSED, Assignment, Outcome, work
-
-_TICK: Final = 1.0
-"""Seconds between two calls of ``tick``, at most."""
-
-_PATIENCE: Final = 20.0
-"""Seconds that a process has to clean up before it is killed."""
 
 
 class _Worker:
@@ -68,7 +62,7 @@ class Pool:
             while self._assign():
                 self._grant()
                 busy = {each.connection: each for each in self._workers if each.index is not None}
-                for ready in connection.wait(list(busy), _TICK):
+                for ready in connection.wait(list(busy), TICK):
                     assert isinstance(ready, Connection)
                     self._receive(busy[ready], ended)
                 tick()
@@ -148,7 +142,7 @@ class Pool:
         for worker in self._workers:
             worker.connection.close()
         for worker in self._workers:
-            worker.process.join(_PATIENCE)
+            worker.process.join(PATIENCE)
             if worker.alive:
                 worker.process.kill()
                 worker.process.join()
