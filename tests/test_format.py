@@ -807,10 +807,10 @@ def test_a_faulty_filter_is_a_damaged_sidecar(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_border_of_too_many_nodes_is_refused_by_both(pair: tuple[list[Chunk], Path]):
-    """A mosaic that is said to be large, of which the JPEG reaches a corner."""
+    """A mosaic that is said to be long and low, of which the JPEG reaches a corner."""
     chunks, jpeg = pair
     payload = {c.type: c.payload for c in chunks}
-    head = struct.pack("<4H", *[1048] * 4) + bytes(4) + payload["HEAD"][12:]
+    head = struct.pack("<4H", *[40000, 17] * 2) + bytes(4) + payload["HEAD"][12:]
     tone = payload["TONE"][:16] + b"\3" + payload["TONE"][17:]
     large = container.read(with_payload(chunks, "HEAD", head))
     assert refusal(with_payload(large, "TONE", tone), jpeg) == "E19"
