@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from .model.fitting import Filters
 from .model.latents import Runner
 from .model.layer import Choose, LayerHead, code_planes
 from .model.store import Model, load_model
-from .model.view import PlaneView, SiteRows
+from .model.view import Refined, RowsFrom, SiteRows, Stripes
 from .stream.entropy import Decoder, Encoder, RateMeter
 
 
@@ -83,34 +82,39 @@ class LatentEncoder:
         companded: Sequence[SiteRows],
         filters: Filters | None = None,
         choose: Choose | None = None,
+        overwrite: bool = True,
     ) -> None:
         """companded: the raw's planes, in the order they are coded.
 
-        filters: where they come from; fitted if None. choose: see ``code_planes``.
+        filters: where they come from; fitted if None. choose, overwrite: see ``code_planes``.
         """
         self._run, self._raw, self._filters, self._choose = run, companded, filters, choose
+        self._overwrite = overwrite
         self.coder = Encoder()
         self._head: LayerHead | None = None
 
-    def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
-        """What the decoder will make of each plane: companded, uint16 (H, W).
+    def refine(self, stripes: Stripes) -> Iterator[Refined]:
+        """What the decoder will make of each stripe.
 
         The planes' tone values may be overwritten, here and in a decoder.
         """
-        decoded, means = code_planes(
-            self._run,
-            self.coder,
-            planes,
-            raw=self._raw,
-            filters=self._filters,
-            choose=self._choose,
-            overwrite=True,
-        )
-        self._head = LayerHead(self._run.rate, means, self._run.fine)
-        return decoded
+        means = []
+        for rows, planes in stripes:
+            decoded, used = code_planes(
+                self._run,
+                self.coder,
+                planes,
+                raw=[RowsFrom(plane, rows) for plane in self._raw],
+                filters=self._filters,
+                choose=self._choose,
+                overwrite=self._overwrite,
+            )
+            means.append(used)
+            yield rows, decoded
+        self._head = LayerHead(self._run.rate, np.concatenate(means), self._run.fine)
 
     def payload(self) -> bytes:
-        """The chunk's payload, once the planes are refined."""
+        """The chunk's payload, once all stripes are refined."""
         assert self._head is not None
         return self._head.pack() + self.coder.finish()
 
@@ -141,31 +145,35 @@ class AimedEncoder:
         self._filters = 0.0  # bytes that they take, as far as is known
         self._payload = b""
 
-    def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
-        """What the decoder will make of each plane: companded, uint16 (H, W).
+    def refine(self, stripes: Stripes) -> Iterator[Refined]:
+        """What the decoder will make of each stripe.
 
         TooSmallError if the payload takes more at every gain.
         """
         if self._size < _LEAST:
             raise TooSmallError
+        stripes.keep()
+        yield from self._aimed(stripes)
+
+    def _aimed(self, stripes: Stripes) -> list[Refined]:
         model = _model(self._path)
-        forecast = target.Forecast(planes, self._raw, model.forward, model.steps[:, 0].numpy())
+        forecast = target.Forecast(stripes, self._raw, model.forward, model.steps[:, 0].numpy())
         gain: int | None = forecast.gain(8 * self._aim)
-        while gain is not None and sum(map(len, self._sizes.values())) < _TRIES:
-            try:
-                decoded = self._encoded(planes, gain, slope=forecast.slope(gain))
-            except _MissedError:
-                pass
-            else:
-                if self._is_close(len(self._payload)) and self._fits:
-                    return decoded
+        while gain is not None and self._tries < _TRIES:
+            found = self._at(stripes, gain, forecast.slope(gain))
+            if found is not None:
+                return found
             usual = {tried: sizes[0] for tried, sizes in self._sizes.items()}
             gain = target.better(forecast, usual, self._rest)
-        return self._nearest(planes)
+        return self._nearest(stripes)
 
     def payload(self) -> bytes:
-        """The chunk's payload, once the planes are refined."""
+        """The chunk's payload, once all stripes are refined."""
         return self._payload
+
+    @property
+    def _tries(self) -> int:
+        return sum(map(len, self._sizes.values()))
 
     @property
     def _rest(self) -> float:
@@ -176,21 +184,46 @@ class AimedEncoder:
     def _fits(self) -> bool:
         return len(self._payload) <= self._size or not self._at_most
 
+    @property
+    def _is_right(self) -> bool:
+        return self._is_close(len(self._payload)) and self._fits
+
     def _is_close(self, size: float) -> bool:
         return abs(math.log(size / self._aim)) < _CLOSE
 
+    def _at(self, stripes: Stripes, gain: int, slope: float) -> list[Refined] | None:
+        """The planes at a gain and a weight that make what is wanted; None if none is found.
+
+        slope: see ``target.weight``.
+        """
+        if len(stripes.rows) == 1:  # its latents alone are chosen again
+            try:
+                found = self._encoded(stripes, gain, slope=slope)
+            except _MissedError:
+                return None
+            return found if self._is_right else None
+        weight: float | None = 0.0
+        while weight is not None and self._tries < _TRIES:
+            found = self._encoded(stripes, gain, weight)
+            if self._is_right:
+                return found
+            del found  # as large as the photo
+            weight = target.weight(self._sizes[gain], self._rest, slope)
+        return None
+
     def _encoded(
         self,
-        planes: Sequence[PlaneView],
+        stripes: Stripes,
         gain: int,
         weight: float = 0.0,
         *,
         slope: float | None = None,
-    ) -> list[np.ndarray]:
-        """The planes at a gain; the payload is kept.
+    ) -> list[Refined]:
+        """The planes of every stripe at a gain; the payload is kept.
 
         weight: the logarithm of the distortion weight. slope: of the bits at the gain, to try
         other weights where this one is not close, and raise _MissedError where none is; else None.
+        Not with several stripes.
         """
         run = runner(self._path, gain // FINE, self._device, gain % FINE)
         if abs(gain - self._fitted_at) > _LIKE:
@@ -200,15 +233,17 @@ class AimedEncoder:
 
         def choose(code: Callable[[float], Tensor]) -> Tensor:
             nonlocal weight
-            made, before = _bytes(run, planes, filters.made), encoder.coder.copy()
+            if slope is None:
+                return code(math.exp(weight))
+            made, before = _bytes(run, stripes, filters.made), encoder.coder.copy()
             self._fitted = max(self._fitted, filters.made, key=len)
             # where the last one is not known, it takes about as much as the others
-            missing = 2 * len(planes) / len(self._fitted)
-            self._filters = missing * _bytes(run, planes, self._fitted)
+            missing = 2 * len(stripes.colours) / len(self._fitted)
+            self._filters = missing * _bytes(run, stripes, self._fitted)
             while True:
                 latents = code(math.exp(weight))
                 sizes[weight] = max(len(encoder.coder.finish()) - made, _LEAST)
-                if slope is None or self._is_close(sizes[weight] + self._filters):
+                if self._is_close(sizes[weight] + self._filters):
                     return latents
                 following = target.weight(sizes, self._rest, slope)
                 if following is None:
@@ -216,15 +251,15 @@ class AimedEncoder:
                 encoder.coder.become(before)
                 weight = following
 
-        encoder = LatentEncoder(run, self._raw, filters, choose)
-        # the next try needs the tone layer's values as they are
-        decoded = encoder.refine([replace(plane, tone=plane.tone.copy()) for plane in planes])
+        # the next try needs the tone layer's values, unless they are made again
+        encoder = LatentEncoder(run, self._raw, filters, choose, overwrite=len(stripes.rows) > 1)
+        decoded = list(encoder.refine(stripes))
         self._payload, self._fitted = encoder.payload(), filters.made
-        self._filters = _bytes(run, planes, self._fitted)
+        self._filters = _bytes(run, stripes, self._fitted)
         sizes[weight] = max(len(self._payload) - self._filters, _LEAST)
         return decoded
 
-    def _nearest(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
+    def _nearest(self, stripes: Stripes) -> list[Refined]:
         """The planes as what was tried comes nearest, where it is not close; TooSmallError."""
         tried = [
             (size, gain, weight)
@@ -234,23 +269,21 @@ class AimedEncoder:
         if self._at_most:
             tried = [each for each in tried if each[0] <= self._rest] or tried
         _, gain, weight = min(tried, key=lambda each: abs(math.log(each[0] / self._rest)))
-        decoded = self._encoded(planes, gain, weight)
+        decoded = self._encoded(stripes, gain, weight)
         while not self._fits and gain > 0:
             gain = max(gain - FINE, 0)
-            decoded = self._encoded(planes, gain, weight)
+            decoded = self._encoded(stripes, gain, weight)
         limit = self._size * (1 if self._at_most else 1 + _CLOSE)
         if gain == 0 and len(self._payload) > limit:
             raise TooSmallError
         return decoded
 
 
-def _bytes(
-    run: Runner, planes: Sequence[PlaneView], filters: Sequence[Coefficients | None]
-) -> float:
+def _bytes(run: Runner, stripes: Stripes, filters: Sequence[Coefficients | None]) -> float:
     """What filters take, two of each plane."""
     meter = RateMeter()
     for number, filter_ in enumerate(filters):
-        colours = planes[number // 2].colours
+        colours = stripes.colours[number // 2 % len(stripes.colours)]
         fitted.code(meter, run.model.tables, colours, filter_, read=False)
     return meter.bits / 8
 
@@ -265,21 +298,23 @@ class LatentDecoder:
         self._run, self._head, self._allocation = run, head, allocation
         self._coder = Decoder(coded)
 
-    def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
-        """The better companded values of each plane: uint16 (H, W).
+    def refine(self, stripes: Stripes) -> Iterator[Refined]:
+        """The better values of each stripe.
 
         Raises CorruptSidecarError for data that no encoder wrote.
         """
-        try:
-            decoded, _ = code_planes(
-                self._run,
-                self._coder,
-                planes,
-                means=self._head.means,
-                allocation=self._allocation,
-                overwrite=True,
-            )
-        except ValueError as error:
-            raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
+        parts = np.split(self._head.means, len(stripes.rows))
+        for means, (rows, planes) in zip(parts, stripes, strict=True):
+            try:
+                decoded, _ = code_planes(
+                    self._run,
+                    self._coder,
+                    planes,
+                    means=means,
+                    allocation=self._allocation,
+                    overwrite=True,
+                )
+            except ValueError as error:
+                raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
+            yield rows, decoded
         self._coder.finish()
-        return decoded

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ from .errors import (
     QualityError,
     SidecarError,
 )
-from .model.view import PlaneView
+from .model.view import GuideFrom, GuideRows, PlaneView, Refined, Stripes, stripes
 from .mosaic import COLOURS, Mosaic, mosaic_digest, planes
 from .photo.align import Alignment, Guide, orient
 from .photo.jpeg import Jpeg, read_jpeg, read_reduced
@@ -87,8 +87,8 @@ class View:
 class Refiner(Protocol):
     """The learned layer of one photo, as its encoder or its decoder has it."""
 
-    def refine(self, planes: Sequence[PlaneView]) -> list[np.ndarray]:
-        """Better companded values of each plane: uint16 (H, W); its tone values are overwritten."""
+    def refine(self, stripes: Stripes) -> Iterator[Refined]:
+        """The better values of each stripe."""
         ...
 
 
@@ -302,39 +302,75 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
     bands nor the number of threads change the result.
     """
     samples = np.empty(sensor.shape, np.uint16)
-    values = np.empty(sensor.shape, np.uint16)
-    seen = None
-    if layers.learned is not None and not view.guide.is_plain:
-        seen = np.empty((3, sensor.height, sensor.width), np.int16)
 
-    def predict(top: int) -> None:
-        bottom = min(top + BAND, sensor.height)
-        guide = view.guide.band(top - REACH, bottom + REACH)
-        reached = None if view.reached is None else view.reached[top:bottom]
-        predict_band(layers.tone, sensor, guide, top, reached, values[top:bottom])
-        if seen is not None:
-            seen[:, top:bottom] = guide[:, REACH:-REACH, REACH:-REACH]
-        if layers.learned is None:
-            expand(top)
+    if layers.learned is None:
 
-    def expand(top: int) -> None:
-        bottom = min(top + BAND, sensor.height)
-        expand_band(sensor, values[top:bottom], top, samples[top:bottom])
+        def rebuild(band: slice) -> None:
+            values = np.empty((band.stop - band.start, *sensor.shape[1:]), np.uint16)
+            _predict(sensor, view, layers.tone, band, values)
+            expand_band(sensor, values, band.start, samples[band])
 
-    bands = range(0, sensor.height, BAND)
-    _run_all(predict, bands)
-    if layers.learned is not None:
-        give_back()
-        indices = _coded_planes(sensor)
-        guide = view.guide if seen is None else seen
-        planes = [
-            PlaneView(guide, values[index], _colours(sensor, index), view.reached)
+        _over_bands(rebuild, slice(0, sensor.height))
+        return samples
+
+    def expand(values: np.ndarray, rows: slice) -> None:
+        def part(band: slice) -> None:
+            here = values[band.start - rows.start : band.stop - rows.start]
+            expand_band(sensor, here, band.start, samples[band])
+
+        _over_bands(part, rows)
+
+    photo = _stripes(sensor, view, layers.tone)
+    photo.prepare()
+    give_back()
+    for rows, better in layers.learned().refine(photo):
+        values = np.empty((rows.stop - rows.start, *sensor.shape[1:]), np.uint16)
+        for index, plane in zip(_coded_planes(sensor), better, strict=True):
+            values[index] = plane
+        expand(values, rows)
+    return samples
+
+
+def _stripes(sensor: Sensor, view: View, tone: Tone) -> Stripes:
+    """What the learned layer is given."""
+    indices = _coded_planes(sensor)
+
+    def make(rows: slice) -> list[PlaneView]:
+        height = rows.stop - rows.start
+        values = np.empty((height, *sensor.shape[1:]), np.uint16)
+        guide: GuideRows = GuideFrom(view.guide, rows.start)
+        seen = None
+        if not view.guide.is_plain:
+            guide = seen = np.empty((3, height, sensor.width), np.int16)
+
+        def predict(band: slice) -> None:
+            part = slice(band.start - rows.start, band.stop - rows.start)
+            found = _predict(sensor, view, tone, band, values[part])
+            if seen is not None:
+                seen[:, part] = found
+
+        _over_bands(predict, rows)
+        reached = None if view.reached is None else view.reached[rows]
+        return [
+            PlaneView(
+                guide, values[index], np.roll(_colours(sensor, index), -rows.start, 0), reached
+            )
             for index in indices
         ]
-        for index, better in zip(indices, layers.learned().refine(planes), strict=True):
-            values[index] = better
-        _run_all(expand, bands)
-    return samples
+
+    colours = [_colours(sensor, index) for index in indices]
+    return Stripes(stripes(sensor.height, sensor.width), colours, make)
+
+
+def _predict(sensor: Sensor, view: View, tone: Tone, rows: slice, out: np.ndarray) -> np.ndarray:
+    """Put companded values of rows, as the tone layer has them, into ``out``: uint16 (h, W[, 3]).
+
+    Returns the guide of their sites, int16 (3, h, W).
+    """
+    guide = view.guide.band(rows.start - REACH, rows.stop + REACH)
+    reached = None if view.reached is None else view.reached[rows]
+    predict_band(tone, sensor, guide, rows.start, reached, out)
+    return guide[:, REACH:-REACH, REACH:-REACH]
 
 
 def _coded_planes(sensor: Sensor) -> list[tuple[EllipsisType | int, ...]]:
@@ -401,9 +437,11 @@ def _load_early() -> None:
     ).start()
 
 
-def _run_all(task: Callable[[int], None], tops: range) -> None:
-    with ThreadPoolExecutor(min(thread_count(), len(tops))) as threads:
-        for _ in threads.map(task, tops):
+def _over_bands(task: Callable[[slice], None], rows: slice) -> None:
+    """Call ``task`` with each band of rows."""
+    bands = [slice(top, min(top + BAND, rows.stop)) for top in range(rows.start, rows.stop, BAND)]
+    with ThreadPoolExecutor(min(thread_count(), len(bands))) as threads:
+        for _ in threads.map(task, bands):
             pass  # draws the exceptions out
 
 
@@ -463,7 +501,9 @@ def _latent_decoder(
     from .model.layer import LayerHead
 
     try:
-        head, coded = LayerHead.unpack(payload, len(_coded_planes(header.sensor)))
+        sensor = header.sensor
+        parts = len(_coded_planes(sensor)) * len(stripes(sensor.height, sensor.width))
+        head, coded = LayerHead.unpack(payload, parts)
     except ValueError as error:
         raise CorruptSidecarError(f"damaged: {error}; copy the sidecar again") from error
     use_threads(thread_count())

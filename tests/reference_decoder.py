@@ -737,6 +737,8 @@ def toned(f: np.ndarray, y: int, x: np.ndarray, c: int, head: Head, tone: Tone) 
 
 # LATN
 
+STRIPE = 25 * 2**20
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -871,17 +873,17 @@ class Latents:
     def __init__(self, payload: bytes, head: Head) -> None:
         self.planes = (1, 0, 2) if head.linear else (None,)
         self.head = head
-        start = 2 + 8 * len(self.planes)
+        n = -(-head.height * head.width // STRIPE)
+        self.stripe = 16 * -(-head.height // (16 * n))
+        self.stripes = -(-head.height // self.stripe)
+        p = self.stripes * len(self.planes)
+        start = 2 + 8 * p
         require(len(payload) >= start, "E19")
         self.rate, self.fine = payload[:2]
         require(self.rate <= 32 and self.fine <= 15, "E19")
         means = struct.unpack(f"<{start - 2}b", payload[2:start])
-        self.means = [means[8 * p : 8 * p + 8] for p in range(len(self.planes))]
+        self.means = [means[8 * i : 8 * i + 8] for i in range(p)]
         self.values = payload[start:]
-
-        # Of the grid: rows and columns of quads.
-        self.rows = 8 * ((head.height + 15) // 16)
-        self.columns = 8 * ((head.width + 15) // 16)
         self.z: list[np.ndarray] = []
         self.steps: list[np.ndarray] = []
         self.shifts: list[list[int]] = []
@@ -896,13 +898,39 @@ class Latents:
         self.model = model
         self.decoder = RangeDecoder(self.values)
         better = np.zeros_like(values)
-        e = np.zeros(seen.shape[:2], np.int64)
-        for c, means in zip(self.planes, self.means, strict=True):
-            plane = ... if c is None else (..., c)
-            better[plane], corrected = self.plane(seen, values[plane], reached, e, c, means)
-            e = better[plane] - corrected
+        means = iter(self.means)
+        for number in range(self.stripes):
+            stripe = slice(self.stripe * number, self.stripe * (number + 1))
+            self.photo(
+                seen[stripe], values[stripe], reached[stripe], better[stripe], stripe.start, means
+            )
         self.decoder.end()
         return better
+
+    def photo(
+        self,
+        seen: np.ndarray,
+        values: np.ndarray,
+        reached: np.ndarray,
+        better: np.ndarray,
+        top: int,
+        means: Iterator[tuple[int, ...]],
+    ) -> None:
+        """Puts better values of a stripe, which begins at the row `top`, into `better`."""
+        height, width = seen.shape[:2]
+        # Of the grid: rows and columns of quads.
+        self.rows, self.columns = 8 * ((height + 15) // 16), 8 * ((width + 15) // 16)
+        e = np.zeros((height, width), np.int64)
+        for c in self.planes:
+            plane = ... if c is None else (..., c)
+            cells = np.array([[c]])
+            if c is None:
+                cells = np.array(self.head.cells).reshape(self.head.cfa_rows, self.head.cfa_columns)
+            cells = np.roll(cells, -top, 0)
+            better[plane], corrected = self.plane(
+                seen, values[plane], reached, e, cells, next(means)
+            )
+            e = better[plane] - corrected
 
     def layer(self, name: str, a: np.ndarray) -> np.ndarray:
         """A layer's outputs where all that it reaches is in `a`: (channels, rows, columns)."""
@@ -928,18 +956,15 @@ class Latents:
         values: np.ndarray,
         reached: np.ndarray,
         e: np.ndarray,
-        colour: int | None,
+        cells: np.ndarray,
         means: tuple[int, ...],
     ) -> tuple[np.ndarray, np.ndarray]:
         """What the latents make of a plane's values, and the corrected values.
 
-        `colour` is that of all sites, if given.
+        `cells` is the pattern of colours.
         """
         height, width = values.shape
         rows, columns = self.rows, self.columns
-        cells = np.array([[colour]])
-        if colour is None:
-            cells = np.array(self.head.cells).reshape(self.head.cfa_rows, self.head.cfa_columns)
         q = self.model.arrays["steps"][self.rate].astype(np.int64)
         q = np.maximum((q * FINE[self.fine] + 2**13) // 2**14, 1)
         forward, back = (self.model.arrays[name].astype(np.int64) for name in ("forward", "back"))

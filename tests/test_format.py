@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import reference_decoder
 import torch
 from dng import XTRANS, write_dng
 from PIL import Image, ImageFilter
@@ -39,7 +40,7 @@ from test_fitted import FAULTS, Faulty, Writer, any_filter, any_filters, make_ea
 import rawcodec
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
-from rawcodec.model import fitted, fitting, grid, tables
+from rawcodec.model import config, fitted, fitting, grid, tables
 from rawcodec.model.fitted import Coefficients, Sight
 from rawcodec.model.latents import PlaneCodec, Runner, TableCoder
 from rawcodec.model.seen import PlaneInputs
@@ -340,6 +341,29 @@ def test_the_document_decodes_the_learned_layer(
         assert {3, 4} <= at  # the coarser ones: test_the_document_decodes_large_areas
         assert min(e.min() for e in latents.numbers) < 0 < max(e.max() for e in latents.numbers)
     assert (not decoded.tone.reached.all()) == (name == "strips")
+
+
+STRIPED = {
+    "resized": Case(resized(0.8), size=(77, 61)),
+    "xtrans": Case(burnt, cfa=XTRANS, size=(77, 61)),
+    "linear strips": Case(cropped(slice(10, -12), slice(20, -8)), cfa=(), size=(82, 78)),
+}
+
+
+@pytest.mark.parametrize("name", STRIPED)
+def test_the_document_decodes_stripes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of which the second one begins within the pattern of X-Trans."""
+    for module in (config, reference_decoder):
+        monkeypatch.setattr(module, "STRIPE", 2000)
+    make_eager(monkeypatch)
+    case = STRIPED[name]
+    decoded = check_learned(case, "max", tmp_path)
+    latents = decoded.latents
+    assert latents is not None
+    planes = 1 if case.cfa else 3
+    last = -(-(case.size[0] - 64) // 16) * 16
+    assert [2 * z.shape[1] for z in latents.z] == np.repeat([32, 32, last], planes).tolist()
+    assert len(latents.first_filters) == 3 * planes and any(latents.first_filters[planes:])
 
 
 def scrambled(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from test_latents import (
     error,
     fast,
     linear,
+    one_stripe,
     plane,
     shipped_path,
 )
@@ -408,7 +409,11 @@ def test_hostile_streams_of_a_layer_are_damaged_sidecars(shipped: Model, rate: i
     head = LayerHead(rate, np.zeros((1, HYPER), np.int8))
     for seed in range(8):
         with pytest.raises(CorruptSidecarError, match=r"^damaged: "):
-            LatentDecoder(run, head, hostile(coded.data, seed)).refine([p.view for p in planes])
+            list(
+                LatentDecoder(run, head, hostile(coded.data, seed)).refine(
+                    one_stripe([p.view for p in planes])
+                )
+            )
 
 
 # In the learned layer

@@ -62,7 +62,7 @@ from rawcodec.model.tables import (
     Tables,
     split,
 )
-from rawcodec.model.view import PlaneView
+from rawcodec.model.view import PlaneView, Stripes
 from rawcodec.stream.entropy import Decoder, Encoder, RateMeter
 
 BAYER = np.array([[0, 1], [1, 2]], np.uint8)
@@ -667,6 +667,12 @@ class Plane:
     raw: np.ndarray
 
 
+def one_stripe(views: Sequence[PlaneView]) -> Stripes:
+    """Planes of a photo that is not divided."""
+    rows = slice(0, len(views[0].tone))
+    return Stripes([rows], [view.colours for view in views], lambda _: list(views))
+
+
 def plane(
     height: int,
     width: int,
@@ -1203,7 +1209,7 @@ def test_a_shift_out_of_range_is_refused(shipped: Model, value: int) -> None:
     encoder.code(written, [SHIFT_TABLE], np.zeros(GROUPS_OF_SCALES, np.int64))
     head = LayerHead(run.rate, np.zeros((1, HYPER), np.int8))
     with pytest.raises(CorruptSidecarError, match=r"^damaged: a shift of scales is out of range; "):
-        LatentDecoder(run, head, encoder.finish()).refine([view])
+        list(LatentDecoder(run, head, encoder.finish()).refine(one_stripe([view])))
     with pytest.raises(ValueError, match="a shift of scales is out of range"):
         Tables.code_shifts(Encoder(), written)
 

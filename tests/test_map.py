@@ -21,7 +21,7 @@ from torch import Tensor
 import rawcodec
 from rawcodec import learned
 from rawcodec.errors import DigestError
-from rawcodec.model import allocation, fitting, layer
+from rawcodec.model import allocation, config, fitting, layer
 from rawcodec.model.allocation import Allocation
 from rawcodec.model.config import GROUPS, HYPER, MEAN_UNIT, PASSES
 from rawcodec.model.tables import split
@@ -125,6 +125,36 @@ def test_the_map_holds_every_bit_of_a_sidecar(
     coded = len(payload_of(pair.sidecar, "LATN")) - head_size(1 if cfa else 3)
     assert 0 < coded - bits.heard / 8 < 16
     assert 0.6 * bits.heard < bits.of_latents + bits.of_hyper < bits.heard
+
+
+@pytest.mark.parametrize("cfa", [("RG", "GB"), ()], ids=["mosaic", "linear"])
+def test_the_map_of_several_stripes_is_that_of_each(
+    tmp_path: Path, cfa: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "STRIPE", 6000)  # 48 rows, 48, 11
+    pair = pair_of(tmp_path, cfa=cfa, quality="high")
+    parts: list[np.ndarray] = []
+
+    class Told(allocation.MappedCoder):
+        def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+            before = self._map.of_latents
+            result = super().code(number, here, mean, scale)
+            parts.append(np.array([here.shape[2] // 8, self._map.of_latents - before]))
+            return result
+
+    monkeypatch.setattr(layer, "MappedCoder", Told)
+    mapped = map_photo(pair.jpeg, pair.sidecar)
+    assert np.array_equal(mapped.mosaic.samples, pair.decode())
+    bits = mapped.allocation
+    assert bits.blocks.shape == bits.hyper.shape == (7, 8)
+    for number, rows in enumerate((slice(3), slice(3, 6), slice(6, 7))):
+        mine = np.array_split(np.array(parts), 3)[number]
+        assert set(mine[:, 0]) == {rows.stop - (rows.start or 0)}
+        assert bits.blocks[rows].sum() == pytest.approx(mine[:, 1].sum(), rel=1e-5)
+        assert bits.hyper[rows].sum() > 0
+    assert bits.of_picture(107, 123).sum() == pytest.approx(
+        bits.of_latents + bits.of_hyper, rel=1e-5
+    )
 
 
 def test_an_encoder_makes_the_map_that_a_decoder_makes(

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_cli import EXAMPLES, rawcodec_, refused
+from test_latents import one_stripe
 from test_learned import pair_of
 
 import rawcodec
 from rawcodec.errors import QualityError
-from rawcodec.model import target
+from rawcodec.model import config, target
 from rawcodec.model.config import FINE, RATES
 from rawcodec.model.view import PlaneView
 
@@ -38,7 +39,7 @@ STEPS = 4000 * 2 ** (-np.arange(RATES) / 4)
 
 def foretold(spread: float, size: tuple[int, int] = (640, 960)) -> target.Forecast:
     view, raw = noisy(*size, spread)
-    return target.Forecast([view], [raw], np.arange(46_341), STEPS)
+    return target.Forecast(one_stripe([view]), [raw], np.arange(46_341), STEPS)
 
 
 @pytest.mark.parametrize("bpp", [0.05, 0.4, 1.5])
@@ -158,6 +159,21 @@ def test_other_weights_are_read_back_too(
         assert rawcodec.inspect(sidecar).bpp == pytest.approx(bpp, rel=0.05)
         digest = rawcodec.decode(pair.jpeg, sidecar).digest().hex()
         assert digest == rawcodec.inspect(sidecar).mosaic_digest
+
+
+@pytest.mark.parametrize("cfa", [("RG", "GB"), ()], ids=["mosaic", "linear"])
+def test_sizes_of_several_stripes_are_met(
+    tmp_path: Path, cfa: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "STRIPE", 16_000)
+    pair = pair_of(tmp_path, (163, 221), cfa)
+    for share in (0.8, 1.1):
+        bpp = share * rawcodec.inspect(pair.sidecar).bpp
+        sidecar = rawcodec.encode(pair.raw, pair.jpeg, bpp=bpp)  # and verified
+        assert rawcodec.inspect(sidecar).bpp == pytest.approx(bpp, rel=0.05)
+        limit = int(share * len(pair.sidecar))
+        sidecar = rawcodec.encode(pair.raw, pair.jpeg, max_bytes=limit)
+        assert 0.85 * limit < len(sidecar) <= limit
 
 
 def test_the_most_bytes_are_never_exceeded(tmp_path: Path) -> None:

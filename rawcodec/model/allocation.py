@@ -43,6 +43,7 @@ class Allocation:
         self._meter = meter
         self.sites = np.zeros((0, 0), np.float32)
         self.hyper = np.zeros((0, 0))
+        self._top = 0  # of the stripe, in blocks
         self.of_latents = self.of_hyper = self.heard = 0.0
         self.last = np.zeros(0, np.float32)
         """Bits of the symbols of the last call of a coder that is listened to: (n,)."""
@@ -61,11 +62,23 @@ class Allocation:
         self.last = self._meter(symbols, frequencies, index)
         self.heard += _total(self.last)
 
+    def enter_stripe(self) -> None:
+        """What follows is of the stripe below what has been coded, or of the first."""
+        self._top = len(self.hyper)
+
     def start(self, rows: int, columns: int) -> None:
         """Make room for a plane of so many blocks of 16x16 sites."""
-        if not self.sites.size:
-            self.sites = np.zeros((HYPER_BLOCK * rows, HYPER_BLOCK * columns), np.float32)
-            self.hyper = np.zeros((rows, columns))
+        if len(self.hyper) == self._top:
+            sites = np.zeros((HYPER_BLOCK * rows, HYPER_BLOCK * columns), np.float32)
+            self.sites = np.concatenate([self.sites.reshape(-1, sites.shape[1]), sites])
+            self.hyper = np.concatenate(
+                [self.hyper.reshape(-1, columns), np.zeros((rows, columns))]
+            )
+
+    @property
+    def here(self) -> tuple[np.ndarray, np.ndarray]:
+        """``sites`` and ``hyper`` of the stripe that is being coded."""
+        return self.sites[HYPER_BLOCK * self._top :], self.hyper[self._top :]
 
     def check(self) -> None:
         """RuntimeError where the maps do not hold what was counted."""
@@ -136,8 +149,9 @@ class MappedCoder(TableCoder):
         bits[self._large] = np.concatenate([bits[:0], *others])
         self._map.of_latents += _total(bits)
         channels, where = GROUPS[PASSES[number][0]], here[0, 0].numpy() != 0
+        sites, _ = self._map.here
         for channel, part in zip(channels, bits.reshape(-1, len(channels)).T, strict=True):
-            self._map.sites[channel // QUAD :: QUAD, channel % QUAD :: QUAD][where] += part
+            sites[channel // QUAD :: QUAD, channel % QUAD :: QUAD][where] += part
         self._map.check()
         return result
 
@@ -148,7 +162,8 @@ class MappedCoder(TableCoder):
         result = super().code_hyper(hyper, means, shape, scale)
         bits = self._last(np.repeat(scale.numpy(), shape[0] * shape[1]))
         self._map.start(*shape)
-        self._map.hyper += bits.reshape(-1, *shape).sum(0, dtype=np.float64)
+        _, hyper = self._map.here
+        hyper += bits.reshape(-1, *shape).sum(0, dtype=np.float64)
         self._map.of_hyper += _total(bits)
         return result
 

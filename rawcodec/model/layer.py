@@ -1,4 +1,4 @@
-"""The learned layer of a whole photo: its planes one after the other, and its head.
+"""The learned layer of a photo, or a stripe of it: its planes, in order, and its head.
 
 One walk for the encoder and the decoder; they differ in the entropy coder, and
 in whether the raw is there to choose from.
@@ -40,7 +40,7 @@ class LayerHead:
     """What stands in front of the entropy-coded data.
 
     rate, fine: 0..32 and 0..15, which gains the latents were coded with. means: int8 (planes, 8),
-    means of the channels of v in eighths.
+    means of the channels of v in eighths; of all planes of the first stripe, then the next one's.
     """
 
     rate: int
@@ -77,7 +77,7 @@ def code_planes(
     allocation: Allocation | None = None,
     overwrite: bool = False,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Code all planes, in order: the one walk of encoder and decoder.
+    """Code all planes of a stripe, in order: the one walk of encoder and decoder.
 
     raw: to encode, each plane, companded. filters: to encode, fitted if None.
     choose: to encode, the latents of the last plane; those of the usual weight if None. Not with an
@@ -95,6 +95,7 @@ def code_planes(
     if allocation is not None:
         assert choose is None
         coder = allocation.listen(coder)
+        allocation.enter_stripe()
     for number, plane in enumerate(planes):
         ours = None if raw is None else raw[number]
         seen, filter_ = ahead(run, coder, plane, earlier, ours, filters, overwrite)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .config import FINE, HYPER_BLOCK, RATES
-from .view import PlaneView, SiteRows
+from .view import RowsFrom, SiteRows, Stripes
 
 FINEST = RATES * FINE - 1
 """The largest number of a gain: of sixteenths of a rate."""
@@ -55,7 +55,7 @@ class Forecast:
 
     def __init__(
         self,
-        planes: Sequence[PlaneView],
+        stripes: Stripes,
         raws: Sequence[SiteRows],
         forward: np.ndarray,
         steps: np.ndarray,
@@ -64,7 +64,11 @@ class Forecast:
         (33,), of the latents at each rate, there.
         """
         errors = np.concatenate(
-            [_errors(plane.tone, raw, forward) for plane, raw in zip(planes, raws, strict=True)]
+            [
+                _errors(plane.tone, RowsFrom(raw, rows), forward)
+                for rows, planes in stripes
+                for plane, raw in zip(planes, raws, strict=True)
+            ]
         )
         # what the errors of a place take, by the rate-distortion function of a Gaussian
         theory = np.array([np.log2(1 + 6 * errors / s**2).mean() / 2 for s in steps.astype(float)])
