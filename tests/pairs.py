@@ -17,6 +17,7 @@ from rawcodec.sensor import Sensor
 from rawcodec.stream import container
 from rawcodec.stream.container import Chunk
 from rawcodec.stream.header import Header
+from rawcodec.tone.table import companded
 
 
 def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -33,6 +34,14 @@ def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
             total[:, :, channel] += weight * np.asarray(large)
     low, high = np.percentile(total, (0.5, 99.5))
     return np.clip((total - low) / (high - low), 0, 1) ** 2
+
+
+def compand(sensor: Sensor, samples: np.ndarray) -> np.ndarray:
+    """The nearest companded values of a mosaic's samples, of their shape."""
+    values = np.empty(samples.shape, np.uint16)
+    for _, black, index in planes(sensor):
+        values[index] = companded(black, sensor.white).take(samples[index])
+    return values
 
 
 def write_raw(

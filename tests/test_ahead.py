@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pairs import compand
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # ``examples`` is not installed
 
@@ -19,7 +20,6 @@ from rawcodec.model.fitted import Coefficients
 from rawcodec.model.latents import PlaneCodec
 from rawcodec.model.view import PlaneView
 from rawcodec.stream.entropy import Encoder
-from rawcodec.tone.table import compand
 
 SIZE = 192
 

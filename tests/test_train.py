@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from pairs import compand
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
@@ -62,7 +63,7 @@ from rawcodec.model.tables import (  # noqa: E402
 from rawcodec.model.view import PlaneView  # noqa: E402
 from rawcodec.sensor import Sensor  # noqa: E402
 from rawcodec.stream.entropy import Encoder, RateMeter  # noqa: E402
-from rawcodec.tone.table import compand, expand_band  # noqa: E402
+from rawcodec.tone.table import expand_band  # noqa: E402
 
 EXPONENT = 0.8125
 UNIT = 32

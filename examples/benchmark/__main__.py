@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,6 +35,13 @@ _out_option = click.option(
     default=CHECKOUT / "docs" / "results",
     show_default="docs/results",
     help="Folder to write the page and its plots to.",
+)
+
+_work_option = partial(
+    click.option,
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for what was measured; a run that was stopped goes on from it.",
 )
 
 
@@ -121,12 +129,7 @@ def gap(frames: Path, out: Path) -> None:
     required=True,
     help="Folder of runs of python -m examples.baselines train.",
 )
-@click.option(
-    "--work",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for what was measured; a run that was stopped goes on from it.",
-)
+@_work_option(required=True)
 def paper(data: Path, out: Path, runs: Path, work: Path) -> None:
     """The systems that the paper compares, side by side."""
     from . import paper as paper_page
@@ -152,11 +155,7 @@ def transform(data: Path, out: Path) -> None:
 @main.command()
 @_data_option
 @_out_option
-@click.option(
-    "--work",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for what was measured; a run that was stopped goes on from it.",
-)
+@_work_option()
 def quality(data: Path, out: Path, work: Path | None) -> None:
     """All qualities: rate, PSNR, time and memory, beside tone + JPEG 2000."""
     from . import quality as quality_page

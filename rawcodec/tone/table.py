@@ -272,21 +272,12 @@ def expand_band(sensor: Sensor, values: np.ndarray, top: int, out: np.ndarray) -
         out[target] = expand(values[target], black, sensor.white)
 
 
-def compand(sensor: Sensor, samples: np.ndarray) -> np.ndarray:
-    """The inverse of step 4, for encoders: DN to the nearest companded values.
-
-    samples: uint16 of ``sensor.shape``. Returns uint16 of that shape; below the
-    black level, 0.
-    """
-    values = np.empty(samples.shape, np.uint16)
-    for _, black, index in planes(sensor):
-        values[index] = companded(black, sensor.white).take(samples[index])
-    return values
-
-
 @lru_cache(maxsize=8)
 def companded(black: int, white: int) -> np.ndarray:
-    """The nearest companded values of all DN: uint16 (65536,)."""
+    """The inverse of step 4, for encoders: the nearest companded values of all DN, uint16 (65536,).
+
+    Below the black level, 0.
+    """
     linear = np.arange(1 << 16, dtype=np.float32)
     linear -= black
     linear *= np.float32((1 << 2 * UNIT_BITS) / (white - black))
@@ -296,7 +287,7 @@ def companded(black: int, white: int) -> np.ndarray:
 
 
 class Companded:
-    """A plane of samples, companded where it is looked at: see ``compand``."""
+    """A plane of samples, companded where it is looked at: see ``companded``."""
 
     def __init__(self, sensor: Sensor, samples: np.ndarray, colour: int | None) -> None:
         """samples: uint16 of ``sensor.shape``. colour: which plane of a linear raw, else None."""
