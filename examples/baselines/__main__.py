@@ -86,9 +86,15 @@ def main() -> None:
 def train(
     system: str, frames: Path, run: Path, minutes: float, picture: str, weight: float
 ) -> None:
-    """Trains a system, or continues to, for so many minutes of the processor in all."""
+    """Trains a system, or continues to, for so many minutes of the processor in all.
+
+    In one thread: several would spend them waiting for each other, the more the busier the machine.
+    """
+    import torch
+
     from .train import train as train_system
 
+    torch.set_num_threads(1)
     try:
         train_system(SYSTEMS[system](picture, weight), frames, run, picture, minutes)
     except (FileNotFoundError, ValueError) as error:
