@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 
 import rawcodec  # noqa: E402
-from examples.benchmark import ahead, dng, gap, geometry, order, spaces, target  # noqa: E402
+from examples.benchmark import ahead, dng, folders, gap, geometry, order, spaces, target  # noqa: E402
 from examples.benchmark.classical import Kept, Variant  # noqa: E402
 from examples.benchmark.curves import Point  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
@@ -219,3 +220,29 @@ def test_the_cases_of_geometry_are_what_their_profiles_say() -> None:
             sizes = [len(n) // 2 for n in re.findall(r'darktable:params="([0-9a-f]*)"', history)]
             bent = edit.degrees or any(edit.tilt)
             assert sizes == [892] * bool(bent) + [24] * bool(edit.crop)
+
+
+@pytest.mark.slow
+def test_the_page_of_folders_has_every_round(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pair: Pair
+) -> None:
+    monkeypatch.setattr(folders, "LEAST_SITES", 1)
+    folders.run_all([pair, replace(pair, program="dt")], tmp_path, tmp_path, 2)
+    (text, flags) = read(tmp_path, "folders.md")
+    numbers = r"([\d.]+)"
+    rows = re.findall(rf"^\| `(\w+)` \| {numbers} \| {numbers} \| {numbers} \|", text, flags)
+    assert [command for command, *_ in rows] == ["encode", "decode"] * 2
+    for _, alone, together, ratio in rows:
+        assert float(ratio) == pytest.approx(float(alone) / float(together), rel=0.02)
+
+
+def test_a_folder_counts_by_the_median_of_its_rounds() -> None:
+    rounds = [
+        folders.Round(command, alone, 10, 20, 18)
+        for command in ("encode", "decode")
+        for alone in (9, 14, 15)
+    ]
+    text = folders.write(rounds, ["a", "b"])
+    assert "`encode` 1.40 times (1.3: yes); `decode` 1.40 times (1.3: yes)." in text
+    rounds[0] = rounds[1] = folders.Round("encode", 12, 10, 20, 18)
+    assert "`encode` 1.20 times (1.3: **NO**); `decode` 1.40" in folders.write(rounds, ["a"])

@@ -278,6 +278,18 @@ def memory(out: Path, work: Path, sizes: tuple[str, ...]) -> None:
 
 
 @main.command()
+@_data_option
+@_out_option
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How many.")
+def folders(data: Path, out: Path, rounds: int) -> None:
+    """How much faster a folder is than one command a photo."""
+    from . import folders as folders_page
+
+    with _writing(out / "folders.md", data) as (pairs, scratch):
+        folders_page.run_all(pairs, out, scratch, rounds)
+
+
+@main.command()
 @_out_option
 @click.option("--minutes", type=float, default=30, show_default=True, help="How long.")
 @click.option(
