@@ -28,7 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "read the JPEG": (_P, "read_jpeg"),
     "align": (_P, "register"),
     "fit the tone layer": (_P, "fit_tone"),
-    "predict and expand": (_P, "_run_all"),
+    "predict and expand": (_P, "_over_bands"),
     "load the weights": ("rawcodec.learned", "runner"),
     "grids": ("rawcodec.model.layer", "_levelled"),
     "fit the first filter": ("rawcodec.model.fitting", "fit_ahead"),
