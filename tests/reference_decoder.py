@@ -737,7 +737,7 @@ def toned(f: np.ndarray, y: int, x: np.ndarray, c: int, head: Head, tone: Tone) 
 
 # LATN
 
-STRIPE = 25 * 2**20
+STRIPE = 6 * 2**20
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ BLOCK: Final = 4
 HYPER_BLOCK: Final = 16
 """Sites across the block of one position of the hyper-latents v."""
 
-STRIPE: Final = 25 << 20
+STRIPE: Final = 6 << 20
 """Sites of a stripe, but for what its height is rounded up by: larger photos are coded by stripes
-of whole rows, so that memory does not grow with them as much."""
+of whole rows. Each has filters of its own, and memory does not grow with the photo as much."""
 
 HYPER: Final = 8
 """Channels of the hyper-latents v."""

@@ -38,7 +38,7 @@ from .seen import MARGIN, Rows
 from .tables import Tables
 from .view import SiteRows
 
-SAMPLES = 600_000
+SAMPLES = 400_000
 """Quads that are looked at, about, where there are more."""
 
 _EVEN = 0.25
