@@ -126,7 +126,8 @@ def gap(frames: Path, out: Path) -> None:
 @click.option(
     "--runs",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
+    default=CHECKOUT / "examples" / "baselines" / "weights",
+    show_default="examples/baselines/weights",
     help="Folder of runs of python -m examples.baselines train.",
 )
 @_work_option(required=True)

@@ -24,7 +24,7 @@ from .paper_figures import figures_section
 from .paper_orders import orders_section
 from .plots import rate_distortion
 
-COMMAND = "python -m examples.benchmark paper --runs RUNS --work WORK"
+COMMAND = "python -m examples.benchmark paper --work WORK"
 
 OURS = "rawcodec"
 MOST = 1_500_000
@@ -83,7 +83,8 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
         "# The paper's systems, side by side",
         "Every system writes a real file, and is given back what it wrote beside the picture "
         "alone. All rows come from one command, run in the checkout with the extra `benchmark` "
-        f"installed; RUNS holds the trained weights, WORK keeps what was measured:\n\n```\n"
+        "installed, with the weights in `examples/baselines/weights` (`--runs` takes others); "
+        "WORK keeps what was measured:\n\n```\n"
         f"{COMMAND} --data FOLDER --out docs/results\n```",
         versions(),
         *_protocol(taken),
