@@ -10,11 +10,12 @@ from typing import Any, Final
 from ..errors import OutputError, RawcodecError, plainly
 from ..files import check_target, new_file
 from ..inspection import inspect_path, read_sidecar
-from .task import IDLE, LINEAR, Done
+from .task import IDLE, LINEAR, Done, learned_memory
 
 _TONE_PER_SITE: Final = 12
-_PER_SITE: Final = 43
-"""Bytes at the peak, beyond IDLE; docs/DESIGN.md, Memory of a batch."""
+_PER_SITE: Final = 12
+_PER_STRIPE_SITE: Final = 36
+"""Bytes at the peak, beyond IDLE; see ``learned_memory``, and docs/DESIGN.md, Memory of a batch."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class DecodeTask:
 def decoding_memory(sidecar: Path) -> int:
     """Bytes that decoding a sidecar takes at its peak; raises as ``inspect_path`` does."""
     info = inspect_path(sidecar)
-    per_site = _TONE_PER_SITE if info.model is None else _PER_SITE
-    sites = int(info.width * info.height * (LINEAR if info.cfa == "linear" else 1))
-    return IDLE + per_site * sites
+    linear = info.cfa == "linear"
+    if info.model is None:
+        return IDLE + int(_TONE_PER_SITE * info.width * info.height * (LINEAR if linear else 1))
+    return IDLE + learned_memory(info.height, info.width, linear, _PER_SITE, _PER_STRIPE_SITE)

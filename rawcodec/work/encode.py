@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from ..errors import DigestError, OutputError, SidecarError, plainly
 from ..files import NewFile, check_target, new_file
-from .task import IDLE, LINEAR, Done
+from .task import IDLE, LINEAR, Done, learned_memory
 
 _TONE_PER_SITE: Final = 10
+"""Bytes at the peak, beyond IDLE, with the tone layer alone."""
+
 _FIXED: Final = 500_000_000
-_PER_SITE: Final = 68
-"""Bytes at the peak: fixed, and a photosite; beyond IDLE with the tone layer alone. Bounds of what
-was measured from 2 to 45 MP; docs/DESIGN.md, Memory of a batch."""
+_PER_SITE: Final = 12
+_PER_STRIPE_SITE: Final = 20
+"""Bytes at the peak otherwise: of any photo, and see ``learned_memory``. Bounds of what was
+measured; docs/DESIGN.md, Memory of a batch."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,9 @@ class EncodeTask:
 
         with plainly(self.raw):
             width, height, linear = read_size(self.raw)
-        sites = int(width * height * (LINEAR if linear else 1))
         if self.quality == "tone":
-            return IDLE + _TONE_PER_SITE * sites
-        return _FIXED + _PER_SITE * sites
+            return IDLE + int(_TONE_PER_SITE * width * height * (LINEAR if linear else 1))
+        return _FIXED + learned_memory(height, width, linear, _PER_SITE, _PER_STRIPE_SITE)
 
     def run(self) -> Done:
         import rawcodec

@@ -13,6 +13,17 @@ LINEAR: Final = 1.75
 """How much more a site of a linear raw takes, which has three samples, one coded after another."""
 
 
+def learned_memory(height: int, width: int, linear: bool, whole: int, stripe: int) -> int:
+    """Bytes that a learned layer takes at the peak, by its photo's size.
+
+    whole: a site of the photo. stripe: a site of its largest stripe, beyond that.
+    """
+    from ..model.view import stripes
+
+    tallest = max(rows.stop - rows.start for rows in stripes(height, width))
+    return int((LINEAR if linear else 1) * width * (whole * height + stripe * tallest))
+
+
 @dataclass(frozen=True)
 class Done:
     """What was done to a photo.
