@@ -19,6 +19,8 @@ from rawcodec.photo.dng import write_dng
 from rawcodec.photo.jpeg import read_jpeg
 from rawcodec.photo.raw import read_raw
 from rawcodec.photo.register import register
+from rawcodec.work.decode import DecodeTask
+from rawcodec.work.encode import EncodeTask
 
 from .markdown import page, table, versions, yes
 from .process import CHECKOUT, run
@@ -40,11 +42,13 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Measured:
-    """What a photo took. seconds: of the wall clock; processor: of all cores together."""
+    """What a photo took. supposed: megabytes that a batch reserves for it. seconds: of the wall
+    clock; processor: of all cores together."""
 
     megapixels: float
     command: str
     megabytes: float
+    supposed: float
     seconds: float
     processor: float
 
@@ -56,14 +60,20 @@ def run_all(out: Path, work: Path, sizes: list[int]) -> None:
     for size in sizes:
         raw, jpeg = make(work, *SIZES[size])
         sidecar, decoded = work / "photo.rmeta", work / "photo.tiff"
-        for command, arguments in (
-            ("encode", ("encode", "--force", raw, jpeg, "-o", sidecar)),
-            ("decode", ("decode", "--force", jpeg, sidecar, "-o", decoded)),
-        ):
-            done = run(("-m", "rawcodec", *arguments))
+        tasks = {
+            "encode": (EncodeTask(raw, jpeg, sidecar), (raw, jpeg, "-o", sidecar)),
+            "decode": (DecodeTask(jpeg, sidecar, decoded), (jpeg, sidecar, "-o", decoded)),
+        }
+        for command, (task, files) in tasks.items():
+            done = run(("-m", "rawcodec", command, "--force", *files))
             height, width = SIZES[size]
             found = Measured(
-                height * width / 1e6, command, done.megabytes, done.seconds, done.processor
+                height * width / 1e6,
+                command,
+                done.megabytes,
+                task.memory() / 1e6,
+                done.seconds,
+                done.processor,
             )
             print(found, file=sys.stderr, flush=True)
             measured.append(found)
@@ -130,6 +140,7 @@ def write(measured: list[Measured]) -> str:
                 "command",
                 "memory, MB:",
                 "within the bar",
+                "supposed in a batch, MB:",
                 "bytes a site beyond those:",
                 "time, s:",
                 "processors, s:",
@@ -141,6 +152,7 @@ def write(measured: list[Measured]) -> str:
                     f"`{each.command}`",
                     f"{each.megabytes:,.0f}",
                     within(each),
+                    f"{each.supposed:,.0f}",
                     f"{(each.megabytes - _IDLE) / each.megapixels:.1f}",
                     f"{each.seconds:.1f}",
                     f"{each.processor:.1f}",
