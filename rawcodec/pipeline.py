@@ -334,6 +334,7 @@ def reconstruct(sensor: Sensor, view: View, layers: Layers) -> np.ndarray:
 def _stripes(sensor: Sensor, view: View, tone: Tone) -> Stripes:
     """What the learned layer is given."""
     indices = _coded_planes(sensor)
+    colours = [_colours(sensor, index) for index in indices]
 
     def make(rows: slice) -> list[PlaneView]:
         height = rows.stop - rows.start
@@ -352,13 +353,10 @@ def _stripes(sensor: Sensor, view: View, tone: Tone) -> Stripes:
         _over_bands(predict, rows)
         reached = None if view.reached is None else view.reached[rows]
         return [
-            PlaneView(
-                guide, values[index], np.roll(_colours(sensor, index), -rows.start, 0), reached
-            )
-            for index in indices
+            PlaneView(guide, values[index], np.roll(pattern, -rows.start, 0), reached)
+            for index, pattern in zip(indices, colours, strict=True)
         ]
 
-    colours = [_colours(sensor, index) for index in indices]
     return Stripes(stripes(sensor.height, sensor.width), colours, make)
 
 

@@ -405,15 +405,12 @@ def test_hostile_streams_end_in_an_error_or_in_nodes_in_range(tables: Tables, st
 def test_hostile_streams_of_a_layer_are_damaged_sidecars(shipped: Model, rate: int) -> None:
     run = fast(shipped, rate)
     planes = [clipped(24, 33)]
+    photo = one_stripe([p.view for p in planes])
     coded = encoded(run, planes)
     head = LayerHead(rate, np.zeros((1, HYPER), np.int8))
     for seed in range(8):
         with pytest.raises(CorruptSidecarError, match=r"^damaged: "):
-            list(
-                LatentDecoder(run, head, hostile(coded.data, seed)).refine(
-                    one_stripe([p.view for p in planes])
-                )
-            )
+            list(LatentDecoder(run, head, hostile(coded.data, seed)).refine(photo))
 
 
 # In the learned layer

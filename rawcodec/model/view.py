@@ -82,13 +82,12 @@ class Stripes:
         """Make the first stripe ahead of its turn."""
         self._first = self._make(self.rows[0])
 
-    def keep(self) -> bool:
-        """Give the same planes every time, if there is one stripe; whether it is so.
+    def keep(self) -> None:
+        """Give the same planes every time, if there is one stripe.
 
         Their values must then stay as they are.
         """
         self._kept = len(self.rows) == 1
-        return self._kept
 
     def __iter__(self) -> Iterator[tuple[slice, list[PlaneView]]]:
         """Rows of a stripe, and its planes."""

@@ -10,12 +10,12 @@ from typing import Any, Final
 from ..errors import OutputError, RawcodecError, plainly
 from ..files import check_target, new_file
 from ..inspection import inspect_path, read_sidecar
-from .task import IDLE, LINEAR, Done, learned_memory
+from .task import IDLE, Done, memory_of
 
 _TONE_PER_SITE: Final = 12
 _PER_SITE: Final = 12
 _PER_STRIPE_SITE: Final = 36
-"""Bytes at the peak, beyond IDLE; see ``learned_memory``, and docs/DESIGN.md, Memory of a batch."""
+"""Bytes at the peak, beyond IDLE; see ``memory_of``, and docs/DESIGN.md, Memory of a batch."""
 
 
 @dataclass(frozen=True)
@@ -132,5 +132,5 @@ def decoding_memory(sidecar: Path) -> int:
     info = inspect_path(sidecar)
     linear = info.cfa == "linear"
     if info.model is None:
-        return IDLE + int(_TONE_PER_SITE * info.width * info.height * (LINEAR if linear else 1))
-    return IDLE + learned_memory(info.height, info.width, linear, _PER_SITE, _PER_STRIPE_SITE)
+        return IDLE + memory_of(info.height, info.width, linear, _TONE_PER_SITE)
+    return IDLE + memory_of(info.height, info.width, linear, _PER_SITE, _PER_STRIPE_SITE)

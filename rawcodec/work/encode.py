@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..errors import DigestError, OutputError, SidecarError, plainly
 from ..files import NewFile, check_target, new_file
-from .task import IDLE, LINEAR, Done, learned_memory
+from .task import IDLE, Done, memory_of
 
 _TONE_PER_SITE: Final = 10
 """Bytes at the peak, beyond IDLE, with the tone layer alone."""
@@ -20,7 +20,7 @@ _TONE_PER_SITE: Final = 10
 _FIXED: Final = 500_000_000
 _PER_SITE: Final = 12
 _PER_STRIPE_SITE: Final = 20
-"""Bytes at the peak otherwise: of any photo, and see ``learned_memory``. Bounds of what was
+"""Bytes at the peak otherwise: of any photo, and see ``memory_of``. Bounds of what was
 measured; docs/DESIGN.md, Memory of a batch."""
 
 
@@ -98,8 +98,8 @@ class EncodeTask:
         with plainly(self.raw):
             width, height, linear = read_size(self.raw)
         if self.quality == "tone":
-            return IDLE + int(_TONE_PER_SITE * width * height * (LINEAR if linear else 1))
-        return _FIXED + learned_memory(height, width, linear, _PER_SITE, _PER_STRIPE_SITE)
+            return IDLE + memory_of(height, width, linear, _TONE_PER_SITE)
+        return _FIXED + memory_of(height, width, linear, _PER_SITE, _PER_STRIPE_SITE)
 
     def run(self) -> Done:
         import rawcodec

@@ -13,10 +13,10 @@ LINEAR: Final = 1.75
 """How much more a site of a linear raw takes, which has three samples, one coded after another."""
 
 
-def learned_memory(height: int, width: int, linear: bool, whole: int, stripe: int) -> int:
-    """Bytes that a learned layer takes at the peak, by its photo's size.
+def memory_of(height: int, width: int, linear: bool, whole: int, stripe: int = 0) -> int:
+    """Bytes that a photo takes at the peak, by its size.
 
-    whole: a site of the photo. stripe: a site of its largest stripe, beyond that.
+    whole: of a site of it. stripe: of a site of its largest stripe, beyond that.
     """
     from ..model.view import stripes
 
