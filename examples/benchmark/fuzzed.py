@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import random
 import resource
@@ -30,6 +31,9 @@ LIMIT = 5.0
 
 LONGEST = 1 << 16
 """Bytes of an input, at most."""
+
+RENEWED = 100
+"""Inputs after which the limit of memory is set anew: what the fuzzer itself keeps grows."""
 
 Mutate = Callable[[bytes, int], bytes]
 
@@ -114,6 +118,14 @@ class Watch:
         part.replace(self._found / "told.json")
 
 
+def limit_memory() -> None:
+    """From here on the process may take so much more than it has."""
+    from .corrupted import MEMORY
+
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
+
+
 def _jpeg(data: bytes) -> Path:
     """The golden JPEG that a sidecar was made with, as far as its header can be read."""
     from rawcodec.errors import RawcodecError
@@ -142,7 +154,7 @@ def main() -> None:
         import rawcodec.pipeline
         from rawcodec.selftest.vectors import vectors
 
-        from .corrupted import MEMORY, PATIENCE
+        from .corrupted import PATIENCE
     import torch
 
     torch.set_num_threads(1)
@@ -159,7 +171,12 @@ def main() -> None:
     rawcodec.pipeline.read_jpeg = cached
     for vector in vectors():  # everything is loaded
         rawcodec.decode(vector.jpeg, vector.sidecar.read_bytes(), device="cpu")
-    watch = Watch(Path(found))
+    watch, numbers = Watch(Path(found)), itertools.count()
+
+    def limited(data: bytes) -> None:
+        if next(numbers) % RENEWED == 0:
+            limit_memory()
+        watch.one(data)
 
     def mutator(data: bytes, longest: int, seed: int) -> bytes:
         return changed(data, longest, seed, atheris.Mutate)
@@ -172,9 +189,7 @@ def main() -> None:
         f"-artifact_prefix={found}/",
         *("-rss_limit_mb=0", "-print_final_stats=1", "-len_control=0"),
     ]
-    atheris.Setup(arguments, watch.one, custom_mutator=mutator)
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    atheris.Setup(arguments, limited, custom_mutator=mutator)
     atheris.Fuzz()
 
 
