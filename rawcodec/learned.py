@@ -6,6 +6,7 @@ without.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from .model.fitting import Filters
 from .model.latents import Runner
 from .model.layer import Choose, LayerHead, code_planes
 from .model.store import Model, load_model
+from .model.target import CLOSE, LEAST
 from .model.view import Refined, RowsFrom, SiteRows, Stripes
 from .stream.entropy import Decoder, Encoder, RateMeter
 
@@ -56,14 +58,9 @@ def _model(path: Path) -> Model:
     return load_model(path)
 
 
-_CLOSE = 0.048
-"""How far from the wanted size a payload may be before another is tried, in its logarithm."""
-
-_TRIES = 10
-"""How often latents are chosen, until the nearest of what was tried is taken."""
-
-_LEAST = 32
-"""Bytes that no payload is smaller than."""
+_TRIES, _PASSES = 10, 3
+"""How often stripes are coded, in all and at one gain, until the nearest of what was tried is
+taken."""
 
 _LIKE = 3 * FINE
 """How many gains apart encodings may be and have the same filters."""
@@ -119,38 +116,36 @@ class LatentEncoder:
         return self._head.pack() + self.coder.finish()
 
 
-class _MissedError(Exception):
-    """An encoding turns out to be too far from the wanted size for a distortion weight."""
-
-
 class AimedEncoder:
     """Chooses the gain, too: that at which the payload takes a wanted number of bytes.
 
-    An encoding that misses chooses its latents again, at another distortion weight, or is given up
-    for one at another gain: see :mod:`.model.target`. What filters take does not grow with these,
-    so sizes are without it.
+    An encoding that misses chooses latents again, at another distortion weight, or is given up for
+    one at another gain: see :mod:`.model.target`. What filters take does not grow with these, so
+    sizes are without it.
     """
 
     def __init__(
         self, path: Path, device: str, companded: Sequence[SiteRows], size: int, *, at_most: bool
     ) -> None:
-        """size: of the payload. at_most: never more; else within ``_CLOSE``, where gains allow."""
+        """size: of the payload. at_most: never more; else within ``CLOSE``, where gains allow."""
         self._path, self._device, self._raw = path, device, companded
         self._size, self._at_most = size, at_most
-        self._aim = size * (1 - _CLOSE if at_most else 1)
+        self._aim = size * (1 - CLOSE if at_most else 1)
         # in bytes, without filters: by gain, then by the logarithm of the weight
         self._sizes: dict[int, dict[float, float]] = {}
         self._fitted: list[Coefficients | None] = []
         self._fitted_at = 0
         self._filters = 0.0  # bytes that they take, as far as is known
         self._payload = b""
+        self._tries = 0
+        self._shares: list[float] = []  # of the bytes, those of each stripe, where that is known
 
     def refine(self, stripes: Stripes) -> Iterator[Refined]:
         """What the decoder will make of each stripe.
 
         TooSmallError if the payload takes more at every gain.
         """
-        if self._size < _LEAST:
+        if self._size < LEAST:
             raise TooSmallError
         stripes.keep()
         yield from self._aimed(stripes)
@@ -172,13 +167,9 @@ class AimedEncoder:
         return self._payload
 
     @property
-    def _tries(self) -> int:
-        return sum(map(len, self._sizes.values()))
-
-    @property
     def _rest(self) -> float:
         """Bytes wanted of all but the filters."""
-        return max(self._aim - self._filters, _LEAST)
+        return max(self._aim - self._filters, LEAST)
 
     @property
     def _fits(self) -> bool:
@@ -186,77 +177,60 @@ class AimedEncoder:
 
     @property
     def _is_right(self) -> bool:
-        return self._is_close(len(self._payload)) and self._fits
-
-    def _is_close(self, size: float) -> bool:
-        return abs(math.log(size / self._aim)) < _CLOSE
+        return abs(len(self._payload) / self._aim - 1) < CLOSE and self._fits
 
     def _at(self, stripes: Stripes, gain: int, slope: float) -> list[Refined] | None:
-        """The planes at a gain and a weight that make what is wanted; None if none is found.
+        """The planes at a gain, with weights that make what is wanted; None if there are none.
 
         slope: see ``target.weight``.
         """
-        if len(stripes.rows) == 1:  # its latents alone are chosen again
-            try:
-                found = self._encoded(stripes, gain, slope=slope)
-            except _MissedError:
-                return None
-            return found if self._is_right else None
         weight: float | None = 0.0
-        while weight is not None and self._tries < _TRIES:
-            found = self._encoded(stripes, gain, weight)
-            if self._is_right:
-                return found
-            del found  # as large as the photo
-            weight = target.weight(self._sizes[gain], self._rest, slope)
+        for _ in range(_PASSES):
+            if weight is None or self._tries >= _TRIES:
+                break
+            course = target.Course(self._shares, len(stripes.rows), self._aim, weight, slope=slope)
+            with contextlib.suppress(target.MissedError):
+                found = self._encoded(stripes, gain, course)
+                if self._is_right:
+                    return found
+                del found  # as large as the photo
+            weight = course.again(self._filters)
         return None
 
-    def _encoded(
-        self,
-        stripes: Stripes,
-        gain: int,
-        weight: float = 0.0,
-        *,
-        slope: float | None = None,
-    ) -> list[Refined]:
+    def _encoded(self, stripes: Stripes, gain: int, course: target.Course) -> list[Refined]:
         """The planes of every stripe at a gain; the payload is kept.
 
-        weight: the logarithm of the distortion weight. slope: of the bits at the gain, to try
-        other weights where this one is not close, and raise _MissedError where none is; else None.
-        Not with several stripes.
+        target.MissedError as of ``course``.
         """
+        self._tries += 1
         run = runner(self._path, gain // FINE, self._device, gain % FINE)
         if abs(gain - self._fitted_at) > _LIKE:
             self._fitted, self._fitted_at = [], gain
         filters = Filters(self._fitted)
-        sizes = self._sizes.setdefault(gain, {})
 
         def choose(code: Callable[[float], Tensor]) -> Tensor:
-            nonlocal weight
-            if slope is None:
-                return code(math.exp(weight))
             made, before = _bytes(run, stripes, filters.made), encoder.coder.copy()
             self._fitted = max(self._fitted, filters.made, key=len)
-            # where the last one is not known, it takes about as much as the others
-            missing = 2 * len(stripes.colours) / len(self._fitted)
+            # those that are not known take about as much as the others
+            missing = 2 * len(stripes.rows) * len(stripes.colours) / len(self._fitted)
             self._filters = missing * _bytes(run, stripes, self._fitted)
+            ahead = len(before.finish())
             while True:
-                latents = code(math.exp(weight))
-                sizes[weight] = max(len(encoder.coder.finish()) - made, _LEAST)
-                if self._is_close(sizes[weight] + self._filters):
+                latents = code(math.exp(course.weight))
+                took = len(encoder.coder.finish()) - ahead
+                if course.take(ahead - made, took, self._filters):
                     return latents
-                following = target.weight(sizes, self._rest, slope)
-                if following is None:
-                    raise _MissedError
                 encoder.coder.become(before)
-                weight = following
 
         # the next try needs the tone layer's values, unless they are made again
         encoder = LatentEncoder(run, self._raw, filters, choose, overwrite=len(stripes.rows) > 1)
-        decoded = list(encoder.refine(stripes))
+        try:
+            decoded = list(encoder.refine(stripes))
+        finally:
+            self._sizes.setdefault(gain, {}).update(course.sizes)
+            self._shares = course.shares
         self._payload, self._fitted = encoder.payload(), filters.made
         self._filters = _bytes(run, stripes, self._fitted)
-        sizes[weight] = max(len(self._payload) - self._filters, _LEAST)
         return decoded
 
     def _nearest(self, stripes: Stripes) -> list[Refined]:
@@ -269,11 +243,13 @@ class AimedEncoder:
         if self._at_most:
             tried = [each for each in tried if each[0] <= self._rest] or tried
         _, gain, weight = min(tried, key=lambda each: abs(math.log(each[0] / self._rest)))
-        decoded = self._encoded(stripes, gain, weight)
-        while not self._fits and gain > 0:
+        while True:
+            course = target.Course(self._shares, len(stripes.rows), self._aim, weight, trims=False)
+            decoded = self._encoded(stripes, gain, course)
+            if self._fits or gain == 0:
+                break
             gain = max(gain - FINE, 0)
-            decoded = self._encoded(stripes, gain, weight)
-        limit = self._size * (1 if self._at_most else 1 + _CLOSE)
+        limit = self._size * (1 if self._at_most else 1 + CLOSE)
         if gain == 0 and len(self._payload) > limit:
             raise TooSmallError
         return decoded

@@ -134,6 +134,76 @@ def test_an_end_is_put_to_weights_that_do_not_come_near() -> None:
     assert target.weight({0.0: 1100, -0.1: 930, -0.05: 1080, -0.07: 920}, 1000, 0.03) is None
 
 
+# Stripes
+
+
+class Photo:
+    """Stripes of known sizes: what they take beside latents, these, and how weights change them."""
+
+    def __init__(self, *stripes: tuple[float, float, float]) -> None:
+        self.stripes = stripes
+
+    def coded(self, course: target.Course, filters: float) -> tuple[float, list[float]]:
+        """What it takes with filters as a course has it, and the last weight of each stripe."""
+        above, weights = 0.0, []
+        for fixed, latents, steepness in self.stripes:
+            for _ in range(10):
+                used = course.weight
+                took = latents * math.exp(steepness * used)
+                if course.take(above + fixed, took, filters):
+                    break
+            else:
+                pytest.fail("no end")
+            above += fixed + took
+            weights.append(used)
+        return above + filters, weights
+
+
+EVEN = Photo((500, 4000, 0.6), (500, 3500, 0.9), (300, 4200, 0.5))
+UNEVEN = Photo((4000, 8000, 0.5), (200, 300, 2.0))
+
+
+@pytest.mark.parametrize("photo", [EVEN, UNEVEN])
+@pytest.mark.parametrize("off", [0.9, 0.97, 1.03, 1.07])
+def test_stripes_whose_shares_are_known_take_what_is_wanted(photo: Photo, off: float) -> None:
+    usual = [fixed + latents for fixed, latents, _ in photo.stripes]
+    aim = 700 + off * sum(usual)
+    course = target.Course([each / sum(usual) for each in usual], len(usual), aim, 0.0, slope=0.03)
+    size, weights = photo.coded(course, 700)
+    assert abs(size / aim - 1) < 0.05
+    assert all(target.LIGHTEST <= weight <= target.HEAVIEST for weight in weights)
+
+
+def test_the_first_encoding_of_stripes_tells_the_weight_of_the_second() -> None:
+    """It makes them all as different as they are: no stripe pays for another."""
+    aim = 0.86 * 13_000 + 700
+    first = target.Course([], 3, aim, 0.0, slope=0.03)
+    with pytest.raises(target.MissedError):
+        EVEN.coded(first, 700)
+    assert first.sizes == {0.0: pytest.approx(13_000)}
+    assert first.shares == pytest.approx([4500 / 13_000, 4000 / 13_000, 4500 / 13_000])
+    weight = first.again(700)
+    assert weight is not None and weight < 0
+    second = target.Course(first.shares, 3, aim, weight, slope=0.03)
+    size, weights = EVEN.coded(second, 700)
+    assert abs(size / aim - 1) < 0.05
+    assert max(weights) - min(weights) < 0.2
+
+
+def test_a_stripe_that_no_weight_brings_near_is_for_another_gain() -> None:
+    course = target.Course([0.5, 0.5], 2, 3000, 0.0, slope=0.03)
+    with pytest.raises(target.MissedError):
+        Photo((100, 9000, 0.6), (100, 9000, 0.6)).coded(course, 0)
+    assert course.sizes[0.0] == pytest.approx(18_200)
+    assert course.again(0) is None
+
+
+def test_a_weight_that_is_given_stays() -> None:
+    course = target.Course([0.5, 0.5], 2, 3000, -0.3, trims=False)
+    assert EVEN.coded(target.Course([], 3, 3000, -0.3, trims=False), 0)[1] == [-0.3] * 3
+    assert course.weight == -0.3
+
+
 # Sidecars
 
 

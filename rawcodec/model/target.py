@@ -21,11 +21,23 @@ LIGHTEST, HEAVIEST = math.log(0.5), math.log(1.35)
 """Logarithms of distortion weights that are as good as another gain: on NikonD1 and colorchart at
 four gains, 0.65 gives the PSNR of the same bits to -0.01..0.09 dB, 1.5 to -0.09..-0.18 dB."""
 
+CLOSE = 0.048
+"""How far from the wanted size a payload may be before another is tried, as a share of it."""
+
+_LOOSE = 0.1
+"""Of what the stripes below one are to take, how much these may have to make up for."""
+
+_SLIGHT = 0.25
+"""Logarithm of the weight that the last stripe may have beside others of the weight of 1."""
+
+LEAST = 32
+"""Bytes that no payload is smaller than."""
+
 _LEAN = 1.08
 """Of the wanted bits, how many a gain is to take: lighter weights lead farther than heavier."""
 
 _GAINS = 25
-"""Gains that change the bits as much as twice the distortion weight does."""
+"""Gains that change the bits of latents as much as twice the distortion weight does."""
 
 _FARTHER = 1.1
 """How far beyond those weights the right one may seem to be."""
@@ -130,23 +142,127 @@ def better(forecast: Forecast, sizes: Mapping[int, float], aim: float) -> int | 
     return min(max(guess, below + 1), above - 1)
 
 
-def weight(sizes: Mapping[float, float], aim: float, slope: float) -> float | None:
+def weight(
+    sizes: Mapping[float, float], aim: float, slope: float, *, bold: bool = False
+) -> float | None:
     """The logarithm of a distortion weight that may take nearer to ``aim`` bytes.
 
     None if another gain is to be tried.
 
-    sizes: what the photo took at a gain, by the logarithms of the weights tried, 0 being the first.
-    slope: see ``Forecast.slope``.
+    sizes: what was taken at a gain, by the logarithms of the weights tried, of which there is one.
+    slope: see ``Forecast.slope``. bold: try the last one where the right one seems to be beyond it,
+    as long as a single one was tried, which does not tell how fast sizes change.
     """
     if len(sizes) == _TRIMS:
         return None
-    last, *others = sorted(sizes, key=lambda tried: abs(math.log(sizes[tried] / aim)))
-    steepness = _GAINS * slope
-    if others:
-        steepness = math.log(sizes[last] / sizes[others[0]]) / (last - others[0])
-    steepness = min(max(steepness, _FLAT), _SHARP)
-    guess = last + math.log(aim / sizes[last]) / steepness
-    if not _FARTHER * LIGHTEST < guess < _FARTHER * HEAVIEST:
+    last = _by_closeness(sizes, aim)[0]
+    guess = last + math.log(aim / sizes[last]) / _steepness(sizes, aim, slope)
+    near = _FARTHER * LIGHTEST < guess < _FARTHER * HEAVIEST
+    if not near and not (bold and len(sizes) == 1):
         return None
     guess = min(max(guess, LIGHTEST), HEAVIEST)
     return None if guess in sizes else guess
+
+
+def _steepness(sizes: Mapping[float, float], aim: float, slope: float) -> float:
+    """How the logarithm of sizes changes with that of the weight: see ``weight``."""
+    last, *others = _by_closeness(sizes, aim)
+    found = _GAINS * slope
+    if others:
+        found = math.log(sizes[last] / sizes[others[0]]) / (last - others[0])
+    return min(max(found, _FLAT), _SHARP)
+
+
+def _by_closeness(sizes: Mapping[float, float], aim: float) -> list[float]:
+    return sorted(sizes, key=lambda tried: abs(math.log(sizes[tried] / aim)))
+
+
+class MissedError(Exception):
+    """An encoding turns out to be too far from the wanted size for a distortion weight."""
+
+
+class Course:
+    """The distortion weights of a photo's stripes, from above, at one gain.
+
+    Stripes have their shares of what is wanted where an earlier encoding tells these; else all have
+    the weight to begin with, but for what the last can make up for. Weights change latents alone.
+
+    weight: the logarithm of the one to choose latents at. sizes: bytes of all stripes, without
+    filters, by the weights tried, as far as is known. shares: of these, those of each stripe;
+    empty where they are not known.
+    """
+
+    def __init__(
+        self,
+        shares: Sequence[float],
+        stripes: int,
+        aim: float,
+        weight: float,
+        *,
+        slope: float = _SLOPE,
+        trims: bool = True,
+    ) -> None:
+        """shares: found at this or another gain, or empty. aim: bytes wanted, with filters. weight:
+        to begin with. slope: see ``Forecast.slope``. trims: whether other weights are tried.
+        """
+        self.shares = list(shares) if stripes > 1 else [1.0]
+        self.weight = weight
+        self.sizes: dict[float, float] = {}
+        self._first = stripes > 1 and not shares
+        self._stripes, self._aim, self._slope, self._trims = stripes, aim, slope, trims
+        self._tried: dict[float, float] = {}  # of the latents of this stripe
+        self._took: list[float] = []  # all of those above
+        self._usual: list[float] = []  # and at the weight of 1
+        self._above = 0.0  # of these, whatever the weights
+        self._fixed = 0.0  # of all stripes, as far as is known
+
+    def take(self, ahead: float, latents: float, filters: float) -> bool:
+        """Whether a stripe's latents are to stay; else they are to be chosen at ``weight``.
+
+        latents: bytes of them. ahead: of all that is coded before them, but filters. filters: what
+        those of all stripes take. MissedError if no weight comes near.
+        """
+        fixed = ahead - sum(self._took)
+        number, rest = len(self._took), self._aim - filters - sum(self._took)
+        last = number == self._stripes - 1
+        self._tried[self.weight] = max(latents, LEAST)
+        share = 1.0 if last or self._first else self.shares[number] / sum(self.shares[number:])
+        wanted = max(share * rest - fixed, LEAST)
+        self._note(fixed, wanted, last)
+        near = (CLOSE if last else CLOSE / 4) * self._aim + _LOOSE * max((1 - share) * rest, 0)
+        if self._trims and (last or not self._first) and abs(latents - wanted) > near:
+            bold = number > 0 and not self._first
+            following = weight(self._tried, wanted, self._slope, bold=bold)
+            if following is not None and not (self._first and abs(following) > _SLIGHT):
+                self.weight = following
+                return False
+            if last or number == 0:
+                raise MissedError
+        self._took.append(fixed + latents)
+        self._usual.append(self._ordinary(fixed, wanted))
+        self._above += fixed
+        self._tried = {}
+        return True
+
+    def again(self, filters: float) -> float | None:
+        """The logarithm of the weight for another encoding at the gain; None if there is none."""
+        fixed = min(self._fixed, *self.sizes.values()) - LEAST
+        sizes = {tried: size - fixed for tried, size in self.sizes.items()}
+        return weight(sizes, max(self._aim - filters - fixed, LEAST), self._slope)
+
+    def _ordinary(self, fixed: float, wanted: float) -> float:
+        """What a stripe takes at the weight of 1."""
+        steepness = _steepness(self._tried, wanted, self._slope)
+        near = min(self._tried, key=abs)
+        return fixed + self._tried[near] * math.exp(-steepness * near)
+
+    def _note(self, fixed: float, wanted: float, last: bool) -> None:
+        """What is known with a stripe's latents."""
+        usual = [*self._usual, self._ordinary(fixed, wanted)]
+        if last:
+            self.shares = [each / sum(usual) for each in usual]
+        if self.shares:
+            known = sum(self.shares[: len(usual)])
+            self.sizes[0.0], self._fixed = sum(usual) / known, (self._above + fixed) / known
+        if self._stripes == 1:
+            self.sizes[self.weight] = fixed + self._tried[self.weight]
