@@ -128,6 +128,27 @@ def test_the_rate_of_a_psnr() -> None:
     assert bpp_at([Point(0.1, 40.0), Point(0.4, 40.0)], 40.0) is None
 
 
+def test_a_point_is_compared_with_a_curve() -> None:
+    line = paper.front([Point(0.4, 44.0), Point(0.1, 40.0), Point(0.5, 43.0), Point(1.6, 48.0)])
+    assert line == [Point(0.1, 40.0), Point(0.4, 44.0), Point(1.6, 48.0)]
+    assert paper.gain(line, Point(0.4, 41.0)) == (pytest.approx(3), True)
+    assert paper.share(line, Point(0.8, 44.0)) == (pytest.approx(0.5), True)
+    # a rival that takes more than the largest, or is worse than the smallest
+    assert paper.gain(line, Point(5.0, 41.0)) == (7.0, False)
+    assert paper.share(line, Point(0.5, 30.0)) == (pytest.approx(0.2), False)
+    # one that takes less than the smallest, or is better than the largest
+    assert paper.gain(line, Point(0.01, 30.0)) is None
+    assert paper.share(line, Point(0.01, 30.0)) is None
+    assert paper.share(line, Point(5.0, 60.0)) is None
+    assert paper.gain([], Point(1.0, 40.0)) is paper.share([], Point(1.0, 40.0)) is None
+
+
+def test_a_mean_says_what_it_is_of() -> None:
+    assert paper._mean(">{:+.2f}", [(1.0, True), (2.0, True)]) == "+1.50"
+    assert paper._mean(">{:+.2f}", [(1.0, True), (2.0, False), None]) == ">+1.50 (2 of 3)"
+    assert paper._mean("<{:.0%}", [None]) == "n/a"
+
+
 @pytest.mark.slow
 def test_all_of_the_page(
     photo: Photo, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +184,7 @@ def test_all_of_the_page(
         assert re.search(rf"^\| {order} \| \d", text, re.MULTILINE)
     for name in ("R2LCM, 0.05", "rawcodec, medium", "R2LCM, serial"):
         assert re.search(rf"^\| {name} \| 0\.\d+ M \| \d", text, re.MULTILINE)
-    ours = re.search(r"JPEG XL alone, distance 0.5 \|.*\| ([+-]\d+\.\d+) \| \d+% \|", text)
+    ours = re.search(r"JPEG XL alone, distance 0.5 \|.*\| >?([+-]\d+\.\d+) \| <?\d+% \|", text)
     assert ours is not None
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
         assert (tmp_path / "out" / picture).stat().st_size > 5000

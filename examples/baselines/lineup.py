@@ -147,22 +147,26 @@ def _classical() -> Iterator[Entry]:
 
 def _ours(runs: Path) -> Iterator[Entry]:
     package = (*_modules("ours"), *package_sources())
-    yield from _sized("rawcodec", QUALITIES, None, package)
+    yield from _sized("rawcodec", QUALITIES, SIZES, None, package)
     manifest = runs / OURS / MANIFEST
     if manifest.is_file():
         sources = (*package, manifest)
-        yield from _sized("rawcodec, as little training", QUALITIES[1:], runs / OURS, sources)
+        yield from _sized("rawcodec, as little training", QUALITIES[1:], (), runs / OURS, sources)
 
 
 def _sized(
-    group: str, qualities: Sequence[str], weights: Path | None, sources: tuple[Path, ...]
+    group: str,
+    qualities: Sequence[str],
+    sizes: Sequence[float],
+    weights: Path | None,
+    sources: tuple[Path, ...],
 ) -> Iterator[Entry]:
     """rawcodec at qualities and of sizes. weights: a folder, or None for the installed ones."""
     from .ours import Rawcodec
 
     for quality in qualities:
         yield Entry(group, quality, partial(Rawcodec, quality, weights=weights), sources)
-    for bpp in SIZES:
+    for bpp in sizes:
         make = partial(Rawcodec, weights=weights, bpp=bpp)
         yield Entry(group, f"{bpp:g} bpp", make, sources)
 

@@ -6,7 +6,7 @@ them, without loss or as JPEGs. See ``examples.baselines.protocol``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -14,7 +14,7 @@ from examples.baselines.lineup import Entry, groups, lineup
 from examples.baselines.protocol import PICTURES, Photo, read_photo
 from rawcodec.photo.raw import read_raw
 
-from .curves import bd_rate, bpp_at, psnr_at
+from .curves import Point, bd_rate, bpp_at, psnr_at
 from .markdown import page, table, versions
 from .measured import Measured, Result, by_setting, curve, means, of
 from .pairs import Pair
@@ -26,7 +26,7 @@ from .plots import rate_distortion
 
 COMMAND = "python -m examples.benchmark paper --work WORK"
 
-OURS = "rawcodec"
+OURS, LITTLE = "rawcodec", "rawcodec, as little training"
 MOST = 1_500_000
 """Pixels of a photo at most, after it is reduced."""
 
@@ -132,10 +132,13 @@ def _fidelity(
     blocks = [
         "## Fidelity and rate",
         "![Rate and distortion](paper-curves.png)",
-        "*gain* is how far rawcodec is ahead at the same bpp, photo by photo (n/a where that is "
-        "outside of what it makes: `tone` to `max`), *bits* what it takes for the same PSNR as a "
-        "share of the rival's, *BD-rate* the same over all that two curves have in common. JPEG "
-        "XL alone does not look at the picture: for it, *gain* and *bits* count the picture's "
+        "*gain* is how far rawcodec is ahead at the same bpp, photo by photo, *bits* what it takes "
+        "for the same PSNR as a share of the rival's, *BD-rate* the same over all that two curves "
+        "have in common; once with its installed weights, and once with those that had as little "
+        "training as the rivals. With *>* and *<* the rival takes more than rawcodec's largest "
+        "file, or is worse than its smallest, on one photo at least, and rawcodec counts with that "
+        "file; n/a is where a rival takes less than the smallest, or is better than the largest. "
+        "JPEG XL alone does not look at the picture: for it, *gain* and *bits* count the picture's "
         "bytes on rawcodec's side. InvISP is measured as in the paper: with its own rendering, "
         "saved in the same way, and its inverse.",
     ]
@@ -161,6 +164,7 @@ def _fidelity(
             f"### {name}: {shown:.2f} bpp by itself",
             table(
                 ["system", "bpp:", "PSNR, dB:", "SSIM:", "gain, dB:", "bits:", "BD-rate:",
+                 "bits, as little training:", "BD-rate, as little training:",
                  "published, other photos"],
                 rows,
             ),
@@ -171,44 +175,82 @@ def _fidelity(
 def _compared(
     results: Sequence[Result], theirs: Sequence[Result], picture: str
 ) -> dict[str, list[str]]:
-    """By setting: gain at the same bpp, share of bits at the same PSNR, and BD-rate, as printed."""
+    """By setting: gain at the same bpp, share of bits at the same PSNR, BD-rate, and both shares
+    of bits for rawcodec with as little training, as printed."""
     settings = by_setting(theirs)
-    if theirs[0].group == OURS or "lossless" in theirs[0].group:
-        return {setting: ["", "", ""] for setting in settings}
+    if theirs[0].group in (OURS, LITTLE) or "lossless" in theirs[0].group:
+        return {setting: [""] * 5 for setting in settings}
     whole = not theirs[0].picture
-    ours = {
-        photo: curve(of(results, group=OURS, picture=picture, photo=photo), whole)
-        for photo in dict.fromkeys(r.photo for r in theirs)
-    }
-    rates = [
-        rate
-        for photo, line in ours.items()
-        if (rate := bd_rate(line, curve(of(theirs, photo=photo), whole))) is not None
-    ]
+    ours, little = (
+        {
+            photo: front(curve(of(results, group=group, picture=picture, photo=photo), whole))
+            for photo in dict.fromkeys(r.photo for r in theirs)
+        }
+        for group in (OURS, LITTLE)
+    )
+
+    def rate(lines: Mapping[str, Sequence[Point]]) -> str:
+        rates = [bd_rate(line, curve(of(theirs, photo=p), whole)) for p, line in lines.items()]
+        known = [each for each in rates if each is not None]
+        return _counted(f"{mean(known):+.0%}" if known else "", len(known), len(lines))
+
     found = {}
     for number, (setting, same) in enumerate(settings.items()):
-        gains = [
-            at - r.psnr
-            for r in same
-            if (at := psnr_at(ours[r.photo], r.total if whole else r.bpp)) is not None
-        ]
-        shares = [
-            at / (r.total if whole else r.bpp)
-            for r in same
-            if (at := bpp_at(ours[r.photo], r.psnr)) is not None
-        ]
+        points = [(r.photo, curve([r], whole)[0]) for r in same]
+        first = number == 0 and len(settings) > 1
         found[setting] = [
-            _counted([f"{mean(gains):+.2f}"] if gains else [], len(gains), len(same)),
-            _counted([f"{mean(shares):.0%}"] if shares else [], len(shares), len(same)),
-            _counted([f"{mean(rates):+.0%}"] if rates else [], len(rates), len(ours))
-            if number == 0 and len(settings) > 1
-            else "",
+            _mean(">{:+.2f}", [gain(ours[photo], point) for photo, point in points]),
+            _mean("<{:.0%}", [share(ours[photo], point) for photo, point in points]),
+            rate(ours) if first else "",
+            _mean("<{:.0%}", [share(little[photo], point) for photo, point in points]),
+            rate(little) if first else "",
         ]
     return found
 
 
-def _counted(value: Sequence[str], count: int, all_: int) -> str:
-    """A mean, and of how many photos it is where that is not all."""
-    if not value:
+def front(line: Sequence[Point]) -> list[Point]:
+    """The points of a curve that are better than all that take less, by rate."""
+    found: list[Point] = []
+    for point in sorted(line, key=lambda point: point.bpp):
+        if not found or point.psnr > found[-1].psnr:
+            found.append(point)
+    return found
+
+
+def gain(line: Sequence[Point], point: Point) -> tuple[float, bool] | None:
+    """How many dB a curve is above a point, and whether that is all that can be said.
+
+    Beyond a curve's end it is at least as good as there.
+    """
+    if line and point.bpp > line[-1].bpp:
+        return line[-1].psnr - point.psnr, False
+    at = psnr_at(line, point.bpp)
+    return None if at is None else (at - point.psnr, True)
+
+
+def share(line: Sequence[Point], point: Point) -> tuple[float, bool] | None:
+    """What a curve takes for a point's PSNR as a share of its bits, and whether it is that little.
+
+    Below a curve's first point it takes no more than there.
+    """
+    if line and point.psnr < line[0].psnr:
+        return (line[0].bpp / point.bpp, False) if line[0].bpp <= point.bpp else None
+    at = bpp_at(line, point.psnr)
+    return None if at is None else (at / point.bpp, True)
+
+
+def _mean(form: str, values: Sequence[tuple[float, bool] | None]) -> str:
+    """A mean as printed; form: begins with a sign that says that it is a bound."""
+    known = [each for each in values if each is not None]
+    if not known:
         return "n/a"
-    return value[0] if count == all_ else f"{value[0]} ({count} of {all_})"
+    text = form.format(mean(value for value, _ in known))
+    exact = all(exact for _, exact in known)
+    return _counted(text[1:] if exact else text, len(known), len(values))
+
+
+def _counted(text: str, count: int, all_: int) -> str:
+    """A mean, and of how many photos it is where that is not all."""
+    if not text:
+        return "n/a"
+    return text if count == all_ else f"{text} ({count} of {all_})"
