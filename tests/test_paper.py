@@ -138,9 +138,24 @@ def test_a_point_is_compared_with_a_curve() -> None:
     assert paper.share(line, Point(0.5, 30.0)) == (pytest.approx(0.2), False)
     # one that takes less than the smallest, or is better than the largest
     assert paper.gain(line, Point(0.01, 30.0)) is None
+    assert paper.gain(line, Point(5.0, 49.0)) is None
     assert paper.share(line, Point(0.01, 30.0)) is None
     assert paper.share(line, Point(5.0, 60.0)) is None
     assert paper.gain([], Point(1.0, 40.0)) is paper.share([], Point(1.0, 40.0)) is None
+
+
+def test_it_is_told_who_is_ahead() -> None:
+    line = [Point(0.1, 40.0), Point(0.4, 44.0)]
+    points = {
+        (0.2, 41.0): "ours",
+        (0.2, 43.0): "theirs",
+        (0.9, 43.0): "ours",
+        (0.9, 45.0): "neither",
+        (0.05, 39.0): "neither",
+        (0.05, 40.0): "theirs",
+    }
+    for point, ahead in points.items():
+        assert paper.outcome(line, Point(*point)) == ahead
 
 
 def test_a_mean_says_what_it_is_of() -> None:

@@ -6,6 +6,7 @@ them, without loss or as JPEGs. See ``examples.baselines.protocol``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -142,6 +143,7 @@ def _fidelity(
         "bytes on rawcodec's side. InvISP is measured as in the paper: with its own rendering, "
         "saved in the same way, and its inverse.",
     ]
+    blocks += _verdict(entries, results)
     for picture, name in NAMES.items():
         rows = []
         for group in groups(entries):
@@ -223,7 +225,7 @@ def gain(line: Sequence[Point], point: Point) -> tuple[float, bool] | None:
     Beyond a curve's end it is at least as good as there.
     """
     if line and point.bpp > line[-1].bpp:
-        return line[-1].psnr - point.psnr, False
+        return (line[-1].psnr - point.psnr, False) if line[-1].psnr >= point.psnr else None
     at = psnr_at(line, point.bpp)
     return None if at is None else (at - point.psnr, True)
 
@@ -237,6 +239,49 @@ def share(line: Sequence[Point], point: Point) -> tuple[float, bool] | None:
         return (line[0].bpp / point.bpp, False) if line[0].bpp <= point.bpp else None
     at = bpp_at(line, point.psnr)
     return None if at is None else (at / point.bpp, True)
+
+
+def outcome(line: Sequence[Point], point: Point) -> str:
+    """Who is ahead, a curve or a point: ``ours``, ``theirs``, or ``neither``.
+
+    Neither: the point takes less than the curve's first and is worse, or more than its last and is
+    better.
+    """
+    ahead = gain(line, point)
+    if ahead is not None:
+        return "ours" if ahead[0] >= 0 else "theirs"
+    smaller = point.bpp < line[0].bpp
+    return "theirs" if smaller and point.psnr >= line[0].psnr else "neither"
+
+
+def _verdict(entries: Sequence[Entry], results: Sequence[Result]) -> list[str]:
+    """All photos and pictures together: who is ahead of whom how often."""
+    rows = []
+    for group in groups(entries):
+        if group in (OURS, LITTLE) or "lossless" in group:
+            continue
+        theirs = of(results, group=group)
+        row = [group]
+        for name in (OURS, LITTLE):
+            found = Counter[str]()
+            for r in theirs:
+                for picture in [r.picture] if r.picture else PICTURES:
+                    ours = of(results, group=name, picture=picture, photo=r.photo)
+                    line = front(curve(ours, not r.picture))
+                    if line:
+                        found[outcome(line, curve([r], not r.picture)[0])] += 1
+            row += [str(found[each]) for each in ("ours", "theirs", "neither")]
+        rows.append(row)
+    return [
+        "All photos, pictures and settings, and who has the higher PSNR at a rival's bpp; "
+        "*neither* where a rival takes less than rawcodec's smallest file and is worse, or more "
+        "than its largest and is better:",
+        table(
+            ["system", "rawcodec ahead:", "rival ahead:", "neither:",
+             "as little training: rawcodec ahead:", "rival ahead:", "neither:"],
+            rows,
+        ),
+    ]  # fmt: skip
 
 
 def _mean(form: str, values: Sequence[tuple[float, bool] | None]) -> str:
