@@ -151,7 +151,9 @@ def _ours(runs: Path) -> Iterator[Entry]:
     manifest = runs / OURS / MANIFEST
     if manifest.is_file():
         sources = (*package, manifest)
-        yield from _sized("rawcodec, as little training", QUALITIES[1:], (), runs / OURS, sources)
+        yield from _sized(
+            "rawcodec, as little training", QUALITIES[1:], SIZES[:1], runs / OURS, sources
+        )
 
 
 def _sized(
