@@ -25,7 +25,7 @@ from .paper_figures import figures_section
 from .paper_orders import orders_section
 from .plots import rate_distortion
 
-COMMAND = "python -m examples.benchmark paper --work WORK"
+COMMAND = "python -m examples.benchmark paper --work docs/results/paper"
 
 OURS, LITTLE = "rawcodec", "rawcodec, as little training"
 MOST = 1_500_000
@@ -85,7 +85,8 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
         "Every system writes a real file, and is given back what it wrote beside the picture "
         "alone. All rows come from one command, run in the checkout with the extra `benchmark` "
         "installed, with the weights in `examples/baselines/weights` (`--runs` takes others); "
-        "WORK keeps what was measured:\n\n```\n"
+        "`docs/results/paper` has every number that it found, and what did not change since is not "
+        "measured again; with an empty folder as `--work`, all is:\n\n```\n"
         f"{COMMAND} --data FOLDER --out docs/results\n```",
         versions(),
         *_protocol(taken),
