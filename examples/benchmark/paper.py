@@ -73,7 +73,7 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
             (f"{NAMES[picture]}{', its own bytes included' if whole else ''}", {
                 group: means(_of(results, group, picture), whole)
                 for group in groups(entries)
-                if _of(results, group, picture)
+                if _of(results, group, picture) and "lossless" not in group
             })
             for picture in DRAWN
             for whole in (False, True)

@@ -136,13 +136,19 @@ def rate_distortion(
     panels: Sequence[tuple[str, dict[str, Sequence[Point]]]],
     units: tuple[str, str],
 ) -> None:
-    """Many systems in each of some panels, two a row: lines, or a dot for one point."""
+    """Many systems in each of some panels, two a row: lines, or a dot for one point; ours in black
+    and grey."""
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(13, 4.4 * rows + 1.2), layout="constrained")
     names = list(dict.fromkeys(name for _, lines in panels for name in lines))
+    ours = [name for name in names if name.startswith("rawcodec")]
+    names = [name for name in names if name not in ours]
     looks = {
         name: {"color": f"C{number % 10}", "marker": "osD^vPX*<>hdp8"[number % 14]}
         for number, name in enumerate(names)
+    } | {
+        name: {"color": ("black", "0.55")[number % 2], "marker": "o", "linewidth": 2.4}
+        for number, name in enumerate(ours)
     }
     known: dict[str, Any] = {}
     for axes, (title, lines) in zip(
@@ -151,10 +157,8 @@ def rate_distortion(
         for name, points in lines.items():
             line = sorted(points, key=lambda point: point.bpp)
             x, y = [point.bpp for point in line], [point.psnr for point in line]
-            wide = 2.4 if name.startswith("rawcodec") else 1.2
-            (known[name],) = axes.plot(
-                x, y, label=name, linewidth=wide, markersize=5, **looks[name]
-            )
+            look = {"linewidth": 1.2, "markersize": 5} | looks[name]
+            (known[name],) = axes.plot(x, y, label=name, **look)
         axes.set_xscale("log")
         axes.set_ylim(top=min(axes.get_ylim()[1], 75))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
