@@ -133,7 +133,7 @@ def cost_section(
         f"One photo of {HEIGHT} x {WIDTH} pixels ({photo.name}, mirrored beyond its edges), with a "
         f"JPEG of quality {PICTURE}, on the CPU with all its cores: seconds of one run, and of "
         "these, behind the plus sign, those of entropy coding. "
-        + "".join(f"{name}'s are of 1/{part} of the rows, times {part}. " for name, part in PART.items())
+        + "".join(f"{name}'s are of 1/{n} of the rows, times {n}. " for name, n in PART.items())
         + "Operations are multiply-accumulates of the networks, each run once: counted by PyTorch's "
         f"`FlopCounterMode` on {COUNTED} x {COUNTED} pixels and taken times the pixels; "
         "rawcodec's from its layers (`rawcodec.model.config.operations_per_site`), its decoder's "
