@@ -134,8 +134,8 @@ def cost_section(
         f"JPEG of quality {PICTURE}, on the CPU with all its cores: seconds of one run, and of "
         "these, behind the plus sign, those of entropy coding. "
         + "".join(f"{name}'s are of 1/{n} of the rows, times {n}. " for name, n in PART.items())
-        + "Operations are multiply-accumulates of the networks, each run once: counted by PyTorch's "
-        f"`FlopCounterMode` on {COUNTED} x {COUNTED} pixels and taken times the pixels; "
+        + "Operations are multiply-accumulates of the networks, each run once: counted by "
+        f"PyTorch's `FlopCounterMode` on {COUNTED} x {COUNTED} pixels and taken times the pixels; "
         "rawcodec's from its layers (`rawcodec.model.config.operations_per_site`), its decoder's "
         "alone, at three values a pixel. rawcodec's seconds include what the others leave out: "
         "reading a DNG, aligning, fitting tone layer and filters, checksums.",
