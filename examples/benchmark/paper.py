@@ -80,7 +80,23 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
         ],
         ("bits per pixel", "PSNR of the demosaiced raw, dB"),
     )  # fmt: skip
-    text = page(
+    blocks: list[str] = []
+    # hours in all: what is done is on the page, should the rest be stopped
+    for section in (
+        lambda: _protocol(taken),
+        lambda: _training(runs),
+        lambda: _fidelity(entries, results, taken),
+        lambda: cost_section(entries, taken, runs, work),
+        lambda: entropy_section(pairs),
+        lambda: orders_section(taken, runs),
+        lambda: figures_section(taken, runs, out),
+    ):
+        blocks += section()
+        (out / "paper.md").write_text(_page(blocks), encoding="utf-8")
+
+
+def _page(blocks: Sequence[str]) -> str:
+    return page(
         "# The paper's systems, side by side",
         "Every system writes a real file, and is given back what it wrote beside the picture "
         "alone. All rows come from one command, run in the checkout with the extra `benchmark` "
@@ -89,15 +105,8 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
         "measured again; with an empty folder as `--work`, all is:\n\n```\n"
         f"{COMMAND} --data FOLDER --out docs/results\n```",
         versions(),
-        *_protocol(taken),
-        *_training(runs),
-        *_fidelity(entries, results, taken),
-        *cost_section(entries, taken, runs, work),
-        *entropy_section(pairs),
-        *orders_section(taken, runs),
-        *figures_section(taken, runs, out),
+        *blocks,
     )
-    (out / "paper.md").write_text(text, encoding="utf-8")
 
 
 def _protocol(taken: Sequence[Photo]) -> list[str]:
