@@ -45,7 +45,7 @@ def orders_section(taken: Sequence[Photo], runs: Path) -> list[str]:
         "## Order of the latents",
         f"R2LCM with the weight {WEIGHT} on JPEGs of quality {PICTURE}, as in the paper's table 2: "
         "the same latents in each row, hence the same raw; only the masks differ, without training "
-        "anew. What rawcodec's own order is worth is in [order.md](order.md).",
+        "anew. What rawcodec's own order is worth, `python -m examples.benchmark order` measures.",
         table(
             ["masks", *(f"{p.name}, bpp:" for p in taken), "mean:", "more bits:", "published, bpp:",
              "published, more bits:"],
