@@ -119,11 +119,16 @@ def main() -> None:
 
     # everything is loaded, and memory is what it is between two photos
     assert rawcodec.decode(vector.jpeg, good, device="cpu").digest().hex() == vector.digest
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    limit_memory()
     for number in range(chosen.start, chosen.stop):
         data = KINDS[chosen.kind](good, number)
         print(json.dumps({"number": number, **_case(vector.jpeg, data, vector.digest)}), flush=True)
+
+
+def limit_memory() -> None:
+    """From here on the process may take ``MEMORY`` more than it has."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
 
 
 def _case(jpeg: Path, data: bytes, digest: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import json
 import random
-import resource
 import signal
 import sys
 import time
@@ -118,14 +117,6 @@ class Watch:
         part.replace(self._found / "told.json")
 
 
-def limit_memory() -> None:
-    """From here on the process may take so much more than it has."""
-    from .corrupted import MEMORY
-
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
-
-
 def _jpeg(data: bytes) -> Path:
     """The golden JPEG that a sidecar was made with, as far as its header can be read."""
     from rawcodec.errors import RawcodecError
@@ -154,7 +145,7 @@ def main() -> None:
         import rawcodec.pipeline
         from rawcodec.selftest.vectors import vectors
 
-        from .corrupted import PATIENCE
+        from .corrupted import PATIENCE, limit_memory
     import torch
 
     torch.set_num_threads(1)

@@ -112,7 +112,7 @@ def write(account: Account, minutes: float, seeds: int) -> str:
         f"between two photos, within {LIMIT:.0f} s of the processor.",
         f"```\n{COMMAND} --minutes {minutes:g}\n```",
         f"{versions()} atheris {importlib.metadata.version('atheris')}, one process "
-        "at a time, a new one each two minutes.",
+        f"at a time, a new one each {LIFE} s.",
         verdict,
         table(
             ["", "number:"],
