@@ -54,9 +54,9 @@ _SIZES = {0: 0, 1: len(TERMS), 2: len(TERMS) + len(CONE_TERMS)}
 """Coefficients of each axis, by the kind of warp."""
 _TAPS = 6
 _UNIT_BITS = 15  # coordinates of a warp: the longer side spans -1 to 1
-_WARPED_ROWS, _WARPED_COLUMNS = 72, 256  # at a time: few enough for the cache
+_WARPED_ROWS, _WARPED_SITES = 72, 18432  # at a time: few enough for the cache
 _SCATTERED = 16  # times as many pixels around these sites are too many
-_FIELD_BITS = 21  # of the three colours packed into 64 bits
+_FIELD_BITS = 21  # of three pixels packed into 64 bits
 
 
 @dataclass(frozen=True)
@@ -234,9 +234,10 @@ class Alignment:
         """
         result = np.empty((height, width), bool)
         columns = np.arange(width, dtype=np.int64)
-        # a warp's positions take 16 bytes a site: not all of them at once
-        for top in range(0, height, 64):
-            rows = np.arange(top, min(top + 64, height), dtype=np.int64)
+        # a warp's positions take 16 bytes a site: only as many at once as the cache holds
+        count = max(1, _WARPED_SITES // width)
+        for top in range(0, height, count):
+            rows = np.arange(top, min(top + count, height), dtype=np.int64)
             u, v = self.positions(rows, columns, width, height)
             inside = []
             for position, step, pixels in (
@@ -246,7 +247,7 @@ class Alignment:
                 low = -margin * step
                 high = ((pixels - 1) << FRACTION_BITS) + margin * step
                 inside.append((position >= low) & (position <= high))
-            result[top : top + 64] = inside[0] & inside[1]
+            result[top : top + count] = inside[0] & inside[1]
         return None if result.all() else result
 
 
@@ -283,15 +284,18 @@ def _polynomial(
 ) -> np.ndarray:
     """Horner's scheme, rounding after each product: int64 (len(y), len(x))."""
     half = 1 << (_UNIT_BITS - 1)
-    total = np.zeros((len(y), len(x)), np.int64)
-    for i in range(degree, -1, -1):
+    lines = []
+    for i in range(degree + 1):
         line = np.zeros(len(y), np.int64)
         for j in range(degree - i, -1, -1):
             line = ((line * y + half) >> _UNIT_BITS) + terms[i, j]
+        lines.append(line[:, None])
+    total: np.ndarray = lines[degree] + np.zeros_like(x)
+    for line in lines[degree - 1 :: -1]:
         total *= x
-        total += half
+        # rounds, and the line is added in the same step
+        total += (line << _UNIT_BITS) + half
         total >>= _UNIT_BITS
-        total += line[:, None]
     return total
 
 
@@ -353,7 +357,7 @@ def _whole_and_phase(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _round_sums(total: np.ndarray) -> np.ndarray:
-    """Weighted sums of one pass over columns to guide values: int32 to int16."""
+    """Weighted sums of one pass over columns to guide values, int16; in place."""
     total += 1 << (TAP_BITS - 1)
     total >>= TAP_BITS
     return total.astype(np.int16)
@@ -414,16 +418,17 @@ class Guide:
         else:
             for first in range(top, bottom, _WARPED_ROWS):
                 rows = np.arange(first, min(first + _WARPED_ROWS, bottom), dtype=np.int64)
-                for left in range(0, len(self._sites), _WARPED_COLUMNS):
-                    sites = self._sites[left : left + _WARPED_COLUMNS]
+                columns = _WARPED_SITES // len(rows)
+                for left in range(0, len(self._sites), columns):
+                    sites = self._sites[left : left + columns]
                     u, v = self._alignment.positions(rows, sites, *self._size)
                     part = planes[:, first - top :, left:][:, : len(rows), : len(sites)]
                     if self._alignment.lateral is None:
-                        part[:] = self._warped(u, v)
+                        part[:] = self._warped(u, v, slice(None))
                         continue
                     for colour in range(3):
                         moved = self._moved(colour, rows, sites, u, v)
-                        part[colour] = self._warped_plane(*moved, colour)
+                        part[colour] = self._warped(*moved, slice(colour, colour + 1))[0]
         np.clip(planes, 0, GUIDE_MAX, out=planes)
         return planes
 
@@ -467,80 +472,64 @@ class Guide:
             total += columns * taps[:, tap]
         return _round_sums(total)
 
-    def _around(
-        self, u: np.ndarray, v: np.ndarray, kind: type[np.integer]
-    ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
-        """The pixels around sites, and in them columns and first places of lines of the taps.
+    def _around(self, column: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels around sites, uint8 (h, w, 3), and in them the place of each site's first.
 
-        And the taps' weights, across and down.
+        column, row: of that first pixel, from which 6 x 6 are weighed; int64 of any shape.
+        Beyond the JPEG is its nearest edge pixel.
         """
+        bottom, right = (n - 1 for n in self._pixels.shape[:2])
+        beyond = -_TAPS  # all six are that edge pixel
+        column, row = (np.clip(n, beyond, m) for n, m in ((column, right), (row, bottom)))
+        (left, last), (top, lowest) = ((int(n.min()), int(n.max()) + _TAPS) for n in (column, row))
+        width, height = last - left, lowest - top
+        if width * height <= _SCATTERED * max(column.size, _WARPED_SITES // _WARPED_ROWS):
+            rows = np.clip(np.arange(top, lowest), 0, bottom)
+            columns = np.clip(np.arange(left, last), 0, right)
+            pixels = self._pixels[rows[0] : rows[-1] + 1].take(columns, 1).take(rows - rows[0], 0)
+            return pixels, (row - top) * width + (column - left)
+        # as no lens bends a picture, but damaged data may: each site has its own six columns
+        taps = np.arange(_TAPS)
+        columns = np.clip(column.reshape(-1, 1) + taps, 0, right).ravel()
+        rows = np.clip(np.repeat(row.ravel(), _TAPS) + taps[:, None], 0, bottom)
+        return self._pixels[rows, columns], np.arange(0, columns.size, _TAPS).reshape(row.shape)
+
+    def _warped(self, u: np.ndarray, v: np.ndarray, colours: slice) -> np.ndarray:
+        """Resampling where every site has its own phases: int16 (colours, rows, columns)."""
         column, phase_x = _whole_and_phase(u)
         row, phase_y = _whole_and_phase(v)
-        taps_x, taps_y = (
-            np.ascontiguousarray(np.moveaxis(kernel()[phase].astype(kind), 2, 0))
+        pixels, first = self._around(column - 2, row - 2)
+        across, down = (
+            [weights.take(phase) for weights in kernel().T.astype(np.int64)]
             for phase in (phase_x, phase_y)
         )
-        bottom, right = (n - 1 for n in self._pixels.shape[:2])
-        columns = [np.clip(column + (tap - 2), 0, right) for tap in range(_TAPS)]
-        rows = [np.clip(row + (tap - 2), 0, bottom) for tap in range(_TAPS)]
-        (left, width), (top, height) = (
-            (int(n[0].min()), int(n[-1].max() - n[0].min()) + 1) for n in (columns, rows)
-        )
-        if width * height <= _SCATTERED * max(u.size, _WARPED_COLUMNS):
-            pixels = self._pixels[top : top + height, left : left + width]
-            columns = [each - left for each in columns]
-            lines = [(each - top) * width for each in rows]
-        else:  # as no lens bends a picture, but damaged data may: each tap has its own
-            taps = [self._pixels[y, x].reshape(-1, 3) for y in rows for x in columns]
-            pixels = np.stack(taps)
-            place = np.arange(u.size).reshape(u.shape)
-            columns = [place + tap * u.size for tap in range(_TAPS)]
-            lines = [np.full_like(place, tap * _TAPS * u.size) for tap in range(_TAPS)]
-        return pixels, columns, lines, taps_x, taps_y
-
-    def _warped_plane(self, u: np.ndarray, v: np.ndarray, colour: int) -> np.ndarray:
-        """Resampling of one colour where every site has its own phases: int16 (rows, columns)."""
-        pixels, columns, lines, taps_x, taps_y = self._around(u, v, np.int32)
-        plane = pixels[:, :, colour].astype(np.int32).ravel()
-        total = np.zeros(u.shape, np.int32)
-        sums, looked_up = np.empty(u.shape, np.int32), np.empty(u.shape, np.int32)
-        place = np.empty(u.shape, np.int64)
-        for across, weights in zip(columns, taps_x, strict=True):
-            sums.fill(8)
-            for line, weight in zip(lines, taps_y, strict=True):
-                np.add(line, across, out=place)
-                # the places are all inside; "clip" spares a check and a copy
-                plane.take(place, out=looked_up, mode="clip")
-                looked_up *= weight
-                sums += looked_up
-            sums >>= 4
-            sums *= weights
-            total += sums
-        return _round_sums(total)
-
-    def _warped(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Resampling where every site has its own phases: int16 (3, rows, columns)."""
-        pixels, columns, lines, taps_x, taps_y = self._around(u, v, np.int64)
-        # the three colours in one integer are looked up and weighed at once
-        wide = np.zeros(pixels.shape[:2], np.int64)
-        for colour in range(3):
-            wide |= pixels[:, :, colour].astype(np.int64) << (colour * _FIELD_BITS)
-        packed = wide.ravel()
-        # keeps the fields from borrowing from one another
+        # keeps the fields from borrowing from one another; weights sum to one, and so it comes back
         bias = 1 << (_FIELD_BITS - 1)
-        biases = bias | bias << _FIELD_BITS | bias << 2 * _FIELD_BITS
-        total = np.zeros((3, *u.shape), np.int32)
+        half = (bias + 8) * (1 | 1 << _FIELD_BITS | 1 << 2 * _FIELD_BITS)
+        shift = 4
+        back = (bias >> shift) << TAP_BITS
         sums, place, looked_up = (np.empty(u.shape, np.int64) for _ in range(3))
-        for tap_x in range(_TAPS):
-            sums.fill(biases)
-            for tap_y in range(_TAPS):
-                np.add(lines[tap_y], columns[tap_x], out=place)
-                # the places are all inside; "clip" spares a check and a copy
-                packed.take(place, out=looked_up, mode="clip")
-                looked_up *= taps_y[tap_y]
-                sums += looked_up
-            for colour in range(3):
-                field = (sums >> (colour * _FIELD_BITS)) & ((1 << _FIELD_BITS) - 1)
-                value = ((field - bias) + 8) >> 4
-                total[colour] += (value * taps_x[tap_x]).astype(np.int32)
-        return _round_sums(total)
+        planes = []
+        for plane in np.moveaxis(pixels[:, :, colours], 2, 0):
+            # a pixel and the two right of it in one integer are looked up and weighed at once
+            flat = plane.astype(np.int64).ravel()
+            packed = flat.copy()
+            packed[:-1] |= flat[1:] << _FIELD_BITS
+            packed[:-2] |= flat[2:] << 2 * _FIELD_BITS
+            total = np.full(u.shape, -back, np.int64)
+            for tap_x in range(0, _TAPS, 3):
+                sums.fill(half)
+                np.add(first, tap_x, out=place)
+                for weights in down:
+                    # the places are all inside; "clip" spares a check and a copy
+                    packed.take(place, out=looked_up, mode="clip")
+                    looked_up *= weights
+                    sums += looked_up
+                    place += plane.shape[1]
+                for n in range(3):
+                    np.right_shift(sums, n * _FIELD_BITS + shift, out=looked_up)
+                    looked_up &= (1 << (_FIELD_BITS - shift)) - 1
+                    looked_up *= across[tap_x + n]
+                    total += looked_up
+            planes.append(_round_sums(total))
+        return np.stack(planes)

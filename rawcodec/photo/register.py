@@ -15,7 +15,7 @@ stored in integers (:class:`rawcodec.photo.align.Alignment`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -162,20 +162,22 @@ class _Fit:
         cone = [distance * x**i * y**j for i, j in CONE_TERMS]
         return np.stack(plain + cone, axis=-1)
 
-    def box(self, corner: Corner, span: int) -> tuple[float, float, float, float]:
-        """Edges in the JPEG of span x span photosites whose first is at corner (y, x)."""
-        middle = (span - 1) / 2
-        u, v = self.place(np.array([corner[1] + middle]), np.array([corner[0] + middle]))
-        half_u, half_v = self.scale_x * span / 2, self.scale_y * span / 2
+    def boxes(self, corners: Sequence[Corner], span: int) -> np.ndarray:
+        """Edges in the JPEG of span x span photosites whose first are at corners (y, x).
+
+        Left, top, right and bottom: float64 (n, 4).
+        """
+        y, x = np.array(corners, np.float64).reshape(-1, 2).T + (span - 1) / 2
+        u, v = self.place(x, y)
+        half_u, half_v = (np.full(len(x), n * span / 2) for n in (self.scale_x, self.scale_y))
         if self.warp is not None:
             # perspective enlarges one side of the picture more than the other
-            ends = np.array([-0.5, 0.5]) * span
-            level = np.zeros(2)
-            across, _ = self.place(corner[1] + middle + ends, corner[0] + middle + level)
-            _, down = self.place(corner[1] + middle + level, corner[0] + middle + ends)
-            half_u, half_v = (max(float(np.ptp(n)), 1.0) / 2 for n in (across, down))
-        centre_u, centre_v = float(u[0]) + 0.5, float(v[0]) + 0.5
-        return centre_u - half_u, centre_v - half_v, centre_u + half_u, centre_v + half_v
+            ends = span / 2
+            across = self.place(x + ends, y)[0] - self.place(x - ends, y)[0]
+            down = self.place(x, y + ends)[1] - self.place(x, y - ends)[1]
+            half_u, half_v = (np.maximum(np.abs(n), 1) / 2 for n in (across, down))
+        u, v = u + 0.5, v + 0.5
+        return np.stack([u - half_u, v - half_v, u + half_u, v + half_v], axis=-1)
 
 
 def register(mosaic: Mosaic, pixels: np.ndarray, jpeg_orientation: int = 1) -> Registration:
@@ -540,25 +542,32 @@ def _corners(reduced: _Reduced, jpeg_size: tuple[int, int], fit: _Fit, span: int
     slope_y, slope_x = (np.abs(np.diff(reduced.picture, axis=axis)) for axis in (0, 1))
     down = min(GRID, max(1, 2 * height // span))
     across = min(GRID, max(1, 2 * width // span))
-    corners = []
-    for row in range(down):
-        for column in range(across):
-            best: tuple[float, Corner] | None = None
-            for y in _starts(row, down, height, span, factor):
-                for x in _starts(column, across, width, span, factor):
-                    left, top, right, bottom = fit.box((y, x), span)
-                    if min(left, top) < 0 or right > jpeg_size[0] or bottom > jpeg_size[1]:
-                        continue
-                    part = np.s_[
-                        y // factor : (y + span) // factor, x // factor : (x + span) // factor
-                    ]
-                    # both directions must have texture, or the block slides along an edge
-                    texture = min(_mean(slope_y[part]), _mean(slope_x[part]))
-                    if best is None or texture > best[0]:
-                        best = texture, (y, x)
-            if best is not None:
-                corners.append(best[1])
-    return sorted(set(corners))
+    parts = [
+        [
+            (y, x)
+            for y in _starts(row, down, height, span, factor)
+            for x in _starts(column, across, width, span, factor)
+        ]
+        for row in range(down)
+        for column in range(across)
+    ]
+    every = [corner for part in parts for corner in part]
+    boxes = fit.boxes(every, span)
+    shown = (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2:] <= jpeg_size).all(axis=1)
+    inside = {every[n] for n in np.flatnonzero(shown)}
+
+    def texture(corner: Corner) -> float:
+        y, x = corner
+        part = np.s_[y // factor : (y + span) // factor, x // factor : (x + span) // factor]
+        # both directions must have texture, or the block slides along an edge
+        return min(_mean(slope_y[part]), _mean(slope_x[part]))
+
+    corners = set()
+    for part in parts:
+        seen = [corner for corner in part if corner in inside]
+        if seen:
+            corners.add(max(seen, key=texture))
+    return sorted(corners)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -628,11 +637,11 @@ def _match(
     """Centres of the textured blocks, and where they were found in a colour of the JPEG."""
     span = size * factor
     ours = reduced.blocks(corners, size, factor, colour)
-    boxes = [fit.box(c, span) for c in corners]
+    boxes = fit.boxes(corners, span)
     theirs = np.stack(
         [
             np.asarray(oriented.resize((size, size), Image.Resampling.BICUBIC, box=box), np.float32)
-            for box in boxes
+            for box in map(tuple, boxes)
         ]
     )
     # flat blocks correlate with nothing, and would all vote for the same shift
@@ -640,7 +649,7 @@ def _match(
     dy, dx = _shifts(ours[textured], theirs[textured] / 255)
     y, x = np.array(corners, np.float64)[textured].T + (span - 1) / 2
     u, v = fit.place(x, y)
-    left, top, right, bottom = np.array(boxes)[textured].T
+    left, top, right, bottom = boxes[textured].T
     return x, y, u + (right - left) / size * dx, v + (bottom - top) / size * dy
 
 
