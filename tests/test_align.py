@@ -576,6 +576,26 @@ def test_a_warped_jpeg_reaches_the_specified_sites(
     check_reached(a, min(width, 20), height, (across, down), margin)
 
 
+@settings(max_examples=60, deadline=None)
+@given(any_warp, steps, near_origins, st.integers(33, 260), st.integers(33, 200), st.integers(0, 6))
+def test_blocks_of_sites_are_reached_as_each_site_is(
+    warp: Warp, step: int, origin: int, width: int, height: int, margin: int
+):
+    """Most blocks are told by their middle alone."""
+    a = Alignment(1, step, origin, step, -origin, warp)
+    across, down = (max(round(n * step / ONE), 1) for n in (width, height))
+    expected = np.ones((height, width), bool)
+    rows, columns = np.arange(height), np.arange(width)
+    for position, pixels in zip(
+        a.positions(rows, columns, width, height), (across, down), strict=True
+    ):
+        expected &= position >= -margin * step
+        expected &= position <= (pixels - 1) * ONE + margin * step
+    found = a.reached(width, height, across, down, margin)
+    assert (found is None) == bool(expected.all())
+    assert found is None or np.array_equal(found, expected)
+
+
 def test_a_warp_of_one_term_moves_sites_by_that_power():
     """A quarter of a pixel times x^2 y^3, the longer side of the mosaic being 2."""
     warp = dict.fromkeys(TERMS, 0)

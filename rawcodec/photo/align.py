@@ -55,6 +55,7 @@ _SIZES = {0: 0, 1: len(TERMS), 2: len(TERMS) + len(CONE_TERMS)}
 _TAPS = 6
 _UNIT_BITS = 15  # coordinates of a warp: the longer side spans -1 to 1
 _WARPED_ROWS, _WARPED_SITES = 72, 18432  # at a time: few enough for the cache
+_REACHED_BLOCK = 32  # sites each way that are told by their middle
 _SCATTERED = 16  # times as many pixels around these sites are too many
 _FIELD_BITS = 21  # of three pixels packed into 64 bits
 
@@ -232,23 +233,65 @@ class Alignment:
         width, height: of the mosaic. jpeg_width, jpeg_height: of the oriented
         JPEG. margin: sites beyond its outermost pixel centres that count.
         """
-        result = np.empty((height, width), bool)
-        columns = np.arange(width, dtype=np.int64)
-        # a warp's positions take 16 bytes a site: only as many at once as the cache holds
-        count = max(1, _WARPED_SITES // width)
-        for top in range(0, height, count):
-            rows = np.arange(top, min(top + count, height), dtype=np.int64)
-            u, v = self.positions(rows, columns, width, height)
-            inside = []
-            for position, step, pixels in (
-                (u, self.step_x, jpeg_width),
-                (v, self.step_y, jpeg_height),
-            ):
-                low = -margin * step
-                high = ((pixels - 1) << FRACTION_BITS) + margin * step
-                inside.append((position >= low) & (position <= high))
-            result[top : top + count] = inside[0] & inside[1]
+        half = _REACHED_BLOCK // 2
+        moves = half * self._steepest(max(width, height))
+        rows, columns = np.arange(height, dtype=np.int64), np.arange(width, dtype=np.int64)
+        # blocks whose middle is so far inside that no bend leads out from there
+        middles = rows[half::_REACHED_BLOCK], columns[half::_REACHED_BLOCK]
+        sure = self._inside(*middles, (width, height), (jpeg_width, jpeg_height), margin, moves)
+        result = np.ones((height, width), bool)
+        for top in range(0, height, _REACHED_BLOCK):
+            here = rows[top : top + _REACHED_BLOCK]
+            known = np.zeros(width, bool)
+            if top // _REACHED_BLOCK < len(sure):
+                each = np.repeat(sure[top // _REACHED_BLOCK], _REACHED_BLOCK)[:width]
+                known[: len(each)] = each
+            left = columns[~known]
+            if len(left):
+                sizes = (width, height), (jpeg_width, jpeg_height)
+                result[here[:, None], left] = self._inside(here, left, *sizes, margin, 0)
         return None if result.all() else result
+
+    def _inside(
+        self,
+        rows: np.ndarray,
+        columns: np.ndarray,
+        size: tuple[int, int],
+        jpeg_size: tuple[int, int],
+        margin: int,
+        distance: int,
+    ) -> np.ndarray:
+        """Which sites lie inside the JPEG and its margin, by a distance: bool (r, c).
+
+        size, jpeg_size: width and height. distance: in 2**-24 pixels.
+        """
+        inside = np.ones((len(rows), len(columns)), bool)
+        positions = self.positions(rows, columns, *size)
+        steps = self.step_x, self.step_y
+        for position, step, pixels in zip(positions, steps, jpeg_size, strict=True):
+            low = distance - margin * step
+            high = ((pixels - 1) << FRACTION_BITS) + margin * step - distance
+            inside &= (position >= low) & (position <= high)
+        return inside
+
+    def _steepest(self, length: int) -> int:
+        """The most that a position changes over a site across and one down, in 2**-24 pixels.
+
+        length: of the mosaic's longer side. No coordinate of a warp is beyond 1, nor its distance
+        from the middle beyond the root of 2.
+        """
+        steepest = max(self.step_x, self.step_y)
+        if self.warp is not None:
+            slopes = [i + j for i, j in TERMS] + [2 + 2 * (i + j) for i, j in CONE_TERMS]
+            bends = (
+                sum(abs(c) * slope for c, slope in zip(axis, slopes, strict=False))
+                for axis in (self.warp.x, self.warp.y)
+            )
+            most = max(bends)
+            # coordinates are rounded, which the second is for, and so is what each is multiplied by
+            units = -(-2 * most // length) + (most >> _UNIT_BITS) + 32
+            steepest += units << (FRACTION_BITS - WARP_BITS)
+        return steepest
 
 
 def _distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
