@@ -177,6 +177,7 @@ def test_all_of_the_page(
     monkeypatch.setattr(paper_cost, "HEIGHT", HEIGHT + 16)
     monkeypatch.setattr(paper_cost, "WIDTH", WIDTH)
     monkeypatch.setattr(paper_cost, "SYSTEMS", ("R2LCM, 0.05", "rawcodec, medium"))
+    monkeypatch.setattr(paper_cost, "OURS", "rawcodec, medium")
     monkeypatch.setattr(paper_figures, "SHOWN", ("R2LCM, 0.5", "rawcodec, medium"))
     weights = {w: runs / f"r2lcm-{w}" / "weights.safetensors" for w in ("0.05", "0.5")}
     entries = [
