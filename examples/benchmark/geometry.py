@@ -40,7 +40,7 @@ JPEG_QUALITY = 92
 REDUCED_QUALITY = 95
 
 QUALITIES = "low", "medium", "high"
-"""The plain rendering is encoded with all of them, a bent one with the middle one."""
+"""The ideal is encoded with all of them, an edited rendering with the middle one."""
 
 TIMES = 2
 """Both are encoded in turn for the time of each, and the least counts."""
@@ -157,22 +157,23 @@ class Measured:
 class Coded:
     """A case with the learned layer: bits per site and PSNR in dB.
 
-    plain: those of the plain rendering, with each of ``QUALITIES``. longer: how many times as
-    long the edited one takes to encode with the middle one.
+    ideal: those of a rendering without the edit that shows as much of the frame, with each of
+    ``QUALITIES``. longer: how many times as long as the plain one, which shows all of it, the
+    edited one takes to encode with the middle one.
     """
 
     photo: str
     program: str
     edit: Edit
     found: tuple[float, float]
-    plain: tuple[tuple[float, float], ...]
+    ideal: tuple[tuple[float, float], ...]
     longer: float
 
     @property
     def lost(self) -> float:
-        """In dB, against the plain rendering at the same bits per site."""
-        bits = np.log([point[0] for point in self.plain])
-        curve = np.polyfit(bits, [point[1] for point in self.plain], len(bits) - 1)
+        """In dB, against the ideal at the same bits per site."""
+        bits = np.log([point[0] for point in self.ideal])
+        curve = np.polyfit(bits, [point[1] for point in self.ideal], len(bits) - 1)
         return float(np.polyval(curve, np.log(self.found[0])) - self.found[1])
 
 
@@ -194,7 +195,8 @@ def run_all(pairs: Sequence[Pair], out: Path, scratch: Path) -> None:
             measured.append(measure(mosaic, renderings, *case[1:]))
         for case in (case for case in CODED if case[0] == photo):
             print(f"{photo}: {case[2].name}, {QUALITIES[1]}", file=sys.stderr, flush=True)
-            coded.append(code(raw, renderings, *case[1:]))
+            coverage = next(m.coverage for m in measured if (m.photo, m.program, m.edit) == case)
+            coded.append(code(raw, renderings, *case[1:], coverage))
     out.mkdir(parents=True, exist_ok=True)
     (out / "geometry.md").write_text(write(measured, coded), encoding="utf-8")
 
@@ -204,7 +206,6 @@ class Renderings:
 
     def __init__(self, photo: str, raw: Path, scratch: Path) -> None:
         self.photo, self.raw, self.scratch = photo, raw, scratch
-        self.points: dict[str, tuple[tuple[float, float], ...]] = {}
 
     def make(self, program: str, edit: Edit) -> Path:
         """The JPEG of an edit. RuntimeError, with what the program said, where it makes none."""
@@ -387,23 +388,22 @@ def _fit(
     return Fitted(psnr, len(payload), seconds)
 
 
-def code(raw: Path, renderings: Renderings, program: str, edit: Edit) -> Coded:
-    """A case with the learned layer, and the plain rendering."""
+def code(raw: Path, renderings: Renderings, program: str, edit: Edit, coverage: float) -> Coded:
+    """A case with the learned layer. coverage: how much of the frame the edit leaves."""
 
     def point(jpeg: Path, quality: str) -> tuple[float, float, float]:
         started = time.process_time()
         info = rawcodec.inspect(rawcodec.encode(raw, jpeg, quality=quality))
         return info.bpp, info.psnr_db, time.process_time() - started
 
-    plain, edited = renderings.make(program, PLAIN), renderings.make(program, edit)
-    if program not in renderings.points:
-        renderings.points[program] = tuple(point(plain, quality)[:2] for quality in QUALITIES)
+    shown = round(coverage, 3)
+    ideal = renderings.make(program, Edit(crop=(shown, 0.5, 0.5)) if shown < 1 else PLAIN)
+    points = tuple(point(ideal, quality)[:2] for quality in QUALITIES)
+    both = renderings.make(program, PLAIN), renderings.make(program, edit)
     # in turn, because the machine's speed changes
-    pairs = [[point(jpeg, QUALITIES[1]) for jpeg in (plain, edited)] for _ in range(TIMES)]
-    usual, longer = (min(each[2] for each in points) for points in zip(*pairs, strict=True))
-    found = pairs[0][1][:2]
-    points = renderings.points[program]
-    return Coded(renderings.photo, program, edit, found, points, longer / usual)
+    turns = [[point(jpeg, QUALITIES[1]) for jpeg in both] for _ in range(TIMES)]
+    usual, longer = (min(each[2] for each in points) for points in zip(*turns, strict=True))
+    return Coded(renderings.photo, program, edit, turns[0][1][:2], points, longer / usual)
 
 
 def write(measured: Sequence[Measured], coded: Sequence[Coded]) -> str:
@@ -432,7 +432,7 @@ def write(measured: Sequence[Measured], coded: Sequence[Coded]) -> str:
             PROGRAMS[c.program],
             c.edit.name,
             f"{c.found[0]:.4f} / {c.found[1]:.2f}",
-            *(f"{bpp:.4f} / {psnr:.2f}" for bpp, psnr in c.plain),
+            *(f"{bpp:.4f} / {psnr:.2f}" for bpp, psnr in c.ideal),
             f"{c.lost:+.2f}",
             f"{c.longer:.2f}",
         )
@@ -461,12 +461,12 @@ def write(measured: Sequence[Measured], coded: Sequence[Coded]) -> str:
             rows,
         ),
         f"## With the learned layer (`{QUALITIES[1]}`)",
-        "Bits per site / PSNR of the whole mosaic in dB, of the edited rendering and of the plain "
-        f"one with the qualities {', '.join(QUALITIES)}. *Lost* is the distance from the "
-        "plain one's curve through its three points, at the bits of the edited one; sites that "
-        "the edit pushed out of the frame count. Time is that of the processors, of the whole "
-        "command with its verification, relative to the plain one's with the same quality; the "
-        f"least of {TIMES}, in turn.",
+        "Bits per site / PSNR of the whole mosaic in dB, of the edited rendering, and of the ideal "
+        f"with the qualities {', '.join(QUALITIES)}: a rendering by the same program without the "
+        "edit, cropped to as much of the frame. *Lost* is the distance from the ideal's curve "
+        "through its three points, at the bits of the edited one. Time is that of the processors, "
+        "of the whole command with its verification, relative to the plain rendering's with the "
+        f"same quality; the least of {TIMES}, in turn.",
         table(
             (
                 "photo", "JPEG by", "edit", "edited:", *(f"{q}:" for q in QUALITIES),
