@@ -47,9 +47,9 @@ def run_all(pairs: Sequence[Pair], out: Path, scratch: Path) -> None:
     text = page(
         "# Encoding to a size",
         "How far sidecars of `--bpp` and `--max-bytes` are off, and how long encoding takes beside "
-        "a plain encoding of the same photo in the same run, at the quality named; whole "
-        "processes, verification included. `--max-bytes` asks for the bytes of the bpp in the "
-        "same row.",
+        "a plain encoding of the same photo in the same run, at the quality named: seconds of the "
+        "processors, of whole processes, verification included. `--max-bytes` asks for the bytes "
+        "of the bpp in the same row.",
         f"{versions()} Made by `{COMMAND} --data FOLDER --out docs/results`.",
         f"Of {len(by_bpp)} encodings with `--bpp`, {close} are within {CLOSE:.0%}; the farthest is "
         f"{max(abs(a.off) for a in by_bpp):.1%} off. Of {len(at_most)} with `--max-bytes`, "
@@ -94,5 +94,5 @@ def _measure(pair: Pair, scratch: Path) -> list[Aimed]:
                 continue
             info = rawcodec.inspect(sidecar.read_bytes())
             got = info.bpp if option == "--bpp" else info.bytes
-            found.append(Aimed(pair, name, got / wanted - 1, aimed.seconds / plain.seconds))
+            found.append(Aimed(pair, name, got / wanted - 1, aimed.processor / plain.processor))
     return found

@@ -24,8 +24,14 @@ four gains, 0.65 gives the PSNR of the same bits to -0.01..0.09 dB, 1.5 to -0.09
 CLOSE = 0.048
 """How far from the wanted size a payload may be before another is tried, as a share of it."""
 
+_SURE = 0.75
+"""Of that, what latents may be off: what filters take is not quite known by then."""
+
 _LOOSE = 0.1
 """Of what the stripes below one are to take, how much these may have to make up for."""
+
+_FAR = 0.35
+"""Logarithm of the weight of all stripes beyond which another gain is as quick, and surer."""
 
 _SLIGHT = 0.25
 """Logarithm of the weight that the last stripe may have beside others of the weight of 1."""
@@ -167,6 +173,8 @@ def weight(
 def _steepness(sizes: Mapping[float, float], aim: float, slope: float) -> float:
     """How the logarithm of sizes changes with that of the weight: see ``weight``."""
     last, *others = _by_closeness(sizes, aim)
+    # one on the other side if there is one: between them, no guess goes astray
+    others.sort(key=lambda tried: (sizes[tried] > aim) == (sizes[last] > aim))
     found = _GAINS * slope
     if others:
         found = math.log(sizes[last] / sizes[others[0]]) / (last - others[0])
@@ -229,7 +237,9 @@ class Course:
         share = 1.0 if last or self._first else self.shares[number] / sum(self.shares[number:])
         wanted = max(share * rest - fixed, LEAST)
         self._note(fixed, wanted, last)
-        near = (CLOSE if last else CLOSE / 4) * self._aim + _LOOSE * max((1 - share) * rest, 0)
+        near = _SURE * CLOSE * self._aim
+        if not last:
+            near = near / 3 + _LOOSE * max((1 - share) * rest, 0)
         if self._trims and (last or not self._first) and abs(latents - wanted) > near:
             bold = number > 0 and not self._first
             following = weight(self._tried, wanted, self._slope, bold=bold)
@@ -238,17 +248,36 @@ class Course:
                 return False
             if last or number == 0:
                 raise MissedError
+        steepness = max(_steepness(self._tried, wanted, self._slope), _GAINS * self._slope)
         self._took.append(fixed + latents)
         self._usual.append(self._ordinary(fixed, wanted))
         self._above += fixed
         self._tried = {}
+        if self._trims and not self._first and not last:
+            self.weight = self._expected(self._aim - filters, steepness)
         return True
 
     def again(self, filters: float) -> float | None:
         """The logarithm of the weight for another encoding at the gain; None if there is none."""
+        if self._stripes > 1 and not self._first:
+            return None  # each stripe had what there is
         fixed = min(self._fixed, *self.sizes.values()) - LEAST
         sizes = {tried: size - fixed for tried, size in self.sizes.items()}
-        return weight(sizes, max(self._aim - filters - fixed, LEAST), self._slope)
+        found = weight(sizes, max(self._aim - filters - fixed, LEAST), self._slope)
+        return None if self._stripes > 1 and found is not None and abs(found) > _FAR else found
+
+    def _expected(self, aim: float, steepness: float) -> float:
+        """The logarithm of the weight at which the next stripe may take its share.
+
+        aim: bytes wanted of all stripes.
+        """
+        number = len(self._took)
+        usual = self.shares[number] * sum(self._usual) / sum(self.shares[:number])
+        rest = max(aim - sum(self._took), LEAST)
+        wanted = self.shares[number] / sum(self.shares[number:]) * rest
+        fixed = self._above / number
+        ratio = max(wanted - fixed, LEAST) / max(usual - fixed, LEAST)
+        return min(max(math.log(ratio) / steepness, LIGHTEST), HEAVIEST)
 
     def _ordinary(self, fixed: float, wanted: float) -> float:
         """What a stripe takes at the weight of 1."""
