@@ -237,8 +237,9 @@ class Alignment:
         moves = half * self._steepest(max(width, height))
         rows, columns = np.arange(height, dtype=np.int64), np.arange(width, dtype=np.int64)
         # blocks whose middle is so far inside that no bend leads out from there
+        sizes = (width, height), (jpeg_width, jpeg_height)
         middles = rows[half::_REACHED_BLOCK], columns[half::_REACHED_BLOCK]
-        sure = self._inside(*middles, (width, height), (jpeg_width, jpeg_height), margin, moves)
+        sure = self._inside(*middles, *sizes, margin, moves)
         result = np.ones((height, width), bool)
         for top in range(0, height, _REACHED_BLOCK):
             here = rows[top : top + _REACHED_BLOCK]
@@ -248,7 +249,6 @@ class Alignment:
                 known[: len(each)] = each
             left = columns[~known]
             if len(left):
-                sizes = (width, height), (jpeg_width, jpeg_height)
                 result[here[:, None], left] = self._inside(here, left, *sizes, margin, 0)
         return None if result.all() else result
 
