@@ -17,7 +17,7 @@ from .task import IDLE, Done, memory_of
 _TONE_PER_SITE: Final = 10
 """Bytes at the peak, beyond IDLE, with the tone layer alone."""
 
-_FIXED: Final = 500_000_000
+_FIXED: Final = 550_000_000
 _PER_SITE: Final = 12
 _PER_STRIPE_SITE: Final = 20
 """Bytes at the peak otherwise: of any photo, and see ``memory_of``. Bounds of what was
