@@ -240,14 +240,13 @@ class Alignment:
         sizes = (width, height), (jpeg_width, jpeg_height)
         middles = rows[half::_REACHED_BLOCK], columns[half::_REACHED_BLOCK]
         sure = self._inside(*middles, *sizes, margin, moves)
+        each = np.repeat(sure, _REACHED_BLOCK, axis=1)[:, :width]
+        known = np.zeros((-(-height // _REACHED_BLOCK), width), bool)
+        known[: len(each), : each.shape[1]] = each
         result = np.ones((height, width), bool)
-        for top in range(0, height, _REACHED_BLOCK):
+        for block, top in enumerate(range(0, height, _REACHED_BLOCK)):
             here = rows[top : top + _REACHED_BLOCK]
-            known = np.zeros(width, bool)
-            if top // _REACHED_BLOCK < len(sure):
-                each = np.repeat(sure[top // _REACHED_BLOCK], _REACHED_BLOCK)[:width]
-                known[: len(each)] = each
-            left = columns[~known]
+            left = columns[~known[block]]
             if len(left):
                 result[here[:, None], left] = self._inside(here, left, *sizes, margin, 0)
         return None if result.all() else result
