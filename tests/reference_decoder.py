@@ -17,6 +17,7 @@ import struct
 import unicodedata
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -783,7 +784,14 @@ def network() -> dict[str, Layer]:
 PASSES = (((0,), (0,)), ((0,), (1,)), ((3,), (0, 1)), ((1, 2), (0, 1)))
 
 NEXT_STATE = [0, 2, 5, 7, 1, 3, 6, 4, 2, 0, 4, 6, 3, 1, 7, 5]
-SHIFTS = [300, 500, 800, 1300, 2200, 3600, 6000, 36135, 6000, 3600, 2200, 1300, 800, 500, 300, 1]
+SHIFTS = [350, 350, 500, 1000, 2300, 5700, 9900, 25300, 9900, 5700, 2300, 1000, 500, 350, 350, 36]
+EXPECTED = [
+    *(2, 2, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7, 9, 10, 11, 13),
+    *(15, 17, 20, 23, 27, 31, 36, 41, 48, 55, 63, 73, 84, 97, 112, 129),
+    *(149, 172, 199, 229, 265, 305, 352, 406, 469, 541, 624, 720, 831, 959, 1106, 1276),
+    *(1472, 1699, 1960, 2261, 2609, 3010, 3473, 4007, 4623, 5334, 6155, 7101, 8193, 9452),
+    *(10906, 12583),
+]
 AREA_SCALES = [32768, *[520] * 62, 528]
 
 # Classes by activity and by brightness, and the targets with which there is such a shape.
@@ -886,7 +894,8 @@ class Latents:
         self.values = payload[start:]
         self.z: list[np.ndarray] = []
         self.steps: list[np.ndarray] = []
-        self.shifts: list[list[int]] = []
+        self.classes: list[np.ndarray] = []
+        self.shifts: list[list[list[int]]] = []
         self.numbers: list[np.ndarray] = []
         self.first_filters: list[Filter | None] = []
         self.second_filters: list[Filter | None] = []
@@ -1108,11 +1117,8 @@ class Latents:
 
     def latents(self, detail: np.ndarray, step: np.ndarray) -> np.ndarray:
         z = np.zeros((4, self.rows, self.columns), np.int64)
+        off, expected = np.zeros((2, self.rows, self.columns), np.int64)
         for n, (channels, its_steps) in enumerate(PASSES):
-            shifts = self.decoder.call([SHIFTS], [0] * 16)
-            require(max(map(abs, shifts)) <= 7, "E19")
-            self.shifts.append(shifts)
-
             context = detail
             if n > 0:
                 known = self.layer(f"context.{n}.0", known_latents(z, step))
@@ -1127,11 +1133,17 @@ class Latents:
                 if step[y, x] in its_steps
                 for c in channels
             ]
-            means, scales = [], []
+            classes = quad_classes(off, expected)
+            means, given, of = [], [], []
             for c, y, x in places:
                 output = c - channels[0]
                 means.append(int(mean[output, y, x]))
-                scales.append(self.moved(int(scale[output, y, x]), shifts))
+                given.append(int(scale[output, y, x]))
+                of.append(int(classes[y, x]))
+            shifts = self.class_shifts(of, given)
+            self.classes.append(classes)
+            self.shifts.append(shifts)
+            scales = [self.moved(s, shifts[k]) for s, k in zip(given, of, strict=True)]
             alone = [i for i, scale in enumerate(scales) if scale < 21]
             found = self.integers([means[i] for i in alone], [scales[i] for i in alone])
             for i, e in zip(alone, found, strict=True):
@@ -1147,7 +1159,25 @@ class Latents:
                 for lane, (i, e) in enumerate(zip(now, found, strict=True)):
                     z[places[i]] = 2 * e - halves[lane]
                     states[lane] = NEXT_STATE[2 * states[lane] + e % 2]
+            for place, m, s in zip(places, means, scales, strict=True):
+                _, y, x = place
+                off[y, x] += 16 * min(abs(4 * int(z[place]) - m), 4095)
+                expected[y, x] += EXPECTED[s]
         return z
+
+    def class_shifts(self, classes: list[int], scales: list[int]) -> list[list[int]]:
+        """The shifts of each class."""
+        counts = Counter(
+            (k, s // 4) for k, s in zip(classes, scales, strict=True) if s in self.model.first_table
+        )
+        coded = [key for key in product(range(10), range(16)) if counts[key] >= 64]
+        symbols = dict(zip(coded, self.decoder.call([SHIFTS], [0] * len(coded)), strict=True))
+        found, before = [], [0] * 16
+        for k in range(10):
+            before = [shift + symbols.get((k, i), 0) for i, shift in enumerate(before)]
+            require(max(map(abs, before)) <= 7, "E19")
+            found.append(before)
+        return found
 
     def integers(self, means: list[int], scales: list[int]) -> list[int]:
         """Those of latents."""
@@ -1287,6 +1317,23 @@ def rearranged(a: np.ndarray, n: int) -> np.ndarray:
     for c, i, j in product(range(len(result)), range(n), range(n)):
         result[c, i::n, j::n] = a[n * n * c + n * i + j]
     return result
+
+
+def quad_classes(off: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of each quad, from the sums over its latents."""
+    rows, columns = off.shape
+
+    def around(sums: np.ndarray) -> np.ndarray:
+        wide = np.pad(sums, 3)
+        found = np.full((rows, columns), 128)
+        for i, j in product(range(-3, 4), repeat=2):
+            part = wide[3 + i : 3 + i + rows, 3 + j : 3 + j + columns]
+            found += (4 - abs(i)) * (4 - abs(j)) * part
+        return found
+
+    ratios = np.array([6, 8, 11, 13, 16, 20, 24, 32, 45])[:, None, None]
+    classes: np.ndarray = (16 * around(off) >= ratios * around(expected)).sum(0)
+    return classes
 
 
 def known_latents(z: np.ndarray, step: np.ndarray) -> np.ndarray:

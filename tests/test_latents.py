@@ -24,8 +24,7 @@ from torch import Tensor
 
 from rawcodec import weights
 from rawcodec.errors import CorruptSidecarError, ModelError
-from rawcodec.learned import LatentDecoder
-from rawcodec.model import fitted, fitting, grid, kernels, latents, network, trellis
+from rawcodec.model import fitted, fitting, kernels, latents, network, trellis
 from rawcodec.model.config import (
     DISTORTION_WEIGHT,
     FINE,
@@ -50,12 +49,11 @@ from rawcodec.model.fitted import Coefficients, Sight
 from rawcodec.model.inputs import blocks, inputs, unblocks
 from rawcodec.model.latents import PlaneCodec, Runner, TableCoder, Wanted
 from rawcodec.model.layer import LayerHead, ahead, code_planes
+from rawcodec.model.nearby import CLASSES
+from rawcodec.model.shifts import SHIFTED
 from rawcodec.model.store import COMPANDED, Model, load_model
 from rawcodec.model.tables import (
     HALVES,
-    SHIFT_BITS,
-    SHIFT_LIMIT,
-    SHIFTED_TOGETHER,
     SILENT,
     TOTAL,
     EntropyCoder,
@@ -81,7 +79,6 @@ PATTERNS = {
     "mono": np.array([[1]], np.uint8),
 }
 GREEN = PATTERNS["mono"]
-GROUPS_OF_SCALES = SCALES // SHIFTED_TOGETHER
 
 
 # Models: the one that is shipped, and one that nobody trained, with filters that nobody fitted
@@ -1167,66 +1164,6 @@ def test_a_latent_is_the_residual_of_a_site(tmp_path: Path) -> None:
     assert np.array_equal(found, expected[:70, :50])
 
 
-# Shifts of scales
-
-
-SHIFT_TABLE = np.append(np.rint(TOTAL / 2**SHIFT_BITS), 1).astype(np.int64)
-"""Frequencies of the shifts -7..7, and of any beyond."""
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_shifts_are_read_back(seed: int) -> None:
-    """None at all take less than two bytes."""
-    rng = np.random.default_rng(seed)
-    shifts = rng.integers(-SHIFT_LIMIT, SHIFT_LIMIT + 1, GROUPS_OF_SCALES).astype(np.int32)
-    if seed == 0:
-        shifts[:] = 0
-    if seed == 1:
-        shifts = np.resize(np.array([-SHIFT_LIMIT, SHIFT_LIMIT], np.int32), GROUPS_OF_SCALES)
-    encoder, meter = Encoder(), RateMeter()
-    for coder in (encoder, meter):
-        assert np.array_equal(Tables.code_shifts(coder, shifts), shifts)
-    decoder = Decoder(encoder.finish())
-    assert np.array_equal(Tables.code_shifts(decoder, None), shifts)
-    decoder.finish()
-    assert meter.bits == pytest.approx(SHIFT_BITS[shifts + SHIFT_LIMIT].sum())
-    assert seed > 0 or meter.bits < 16
-
-
-@pytest.mark.parametrize("value", [SHIFT_LIMIT + 1, -SHIFT_LIMIT - 1, 63, -64, 1 << 23])
-def test_a_shift_out_of_range_is_refused(shipped: Model, value: int) -> None:
-    """Written by no encoder; behind right checksums."""
-    written = np.zeros(GROUPS_OF_SCALES, np.int32)
-    written[11] = value
-    run = fast(shipped)
-    view = plane(16, 16).view
-    encoder = Encoder()
-    nothing = grid.GridFit(lambda a, b: np.zeros((b - a, 16), np.float32), (16, 16), BAYER, 64)
-    grid.code(encoder, shipped.tables, int(run.model.steps[run.rate][0]), (8, 8), nothing)
-    fitted.code(encoder, shipped.tables, BAYER, None, read=False)
-    still = np.zeros(HYPER, np.int32)
-    shipped.tables.code(encoder, still, still.astype(np.int16), run.hyper_scale.numpy())
-    encoder.code(written, [SHIFT_TABLE], np.zeros(GROUPS_OF_SCALES, np.int64))
-    head = LayerHead(run.rate, np.zeros((1, HYPER), np.int8))
-    with pytest.raises(CorruptSidecarError, match=r"^damaged: a shift of scales is out of range; "):
-        list(LatentDecoder(run, head, encoder.finish()).refine(one_stripe([view])))
-    with pytest.raises(ValueError, match="a shift of scales is out of range"):
-        Tables.code_shifts(Encoder(), written)
-
-
-@pytest.mark.parametrize("shift", [-SHIFT_LIMIT, -1, 0, 3, SHIFT_LIMIT])
-def test_a_shift_moves_four_scales_but_silent_ones_stay(shipped: Model, shift: int) -> None:
-    scale = np.random.default_rng(1).permutation(np.arange(SCALES, dtype=np.uint8).repeat(2))
-    for group in range(GROUPS_OF_SCALES):
-        shifts = np.zeros(GROUPS_OF_SCALES, np.int32)
-        shifts[group] = shift
-        found = shipped.tables.shifted(scale, shifts)
-        assert found.dtype == np.uint8
-        for before, after in zip(scale.tolist(), found.tolist(), strict=True):
-            moves = before // 4 == group and shipped.tables.sizes[before] != SILENT
-            assert after == min(max(before + shift * moves, 0), SCALES - 1)
-
-
 def giving(latents: Tensor) -> Wanted:
     """What an encoder asks for latents, of these: (1, 4, h, w)."""
     return lambda channels: latents[0, list(channels)].permute(1, 2, 0).numpy()
@@ -1246,7 +1183,7 @@ class Pass:
         given = None if isinstance(coder, Decoder) else giving(self.latents)
         table_coder = TableCoder(tables, coder, given)
         if not shifts:
-            none = np.zeros(GROUPS_OF_SCALES, np.int32)
+            none = np.zeros((CLASSES, SHIFTED), np.int32)
             table_coder._best_shifts = lambda *_: none  # type: ignore[method-assign]
         found = table_coder.code(0, self.here, self.mean, self.scale)
         assert found.shape == self.mean.shape
@@ -1276,75 +1213,6 @@ def one_pass(scale: np.ndarray, spread: np.ndarray | float, seed: int, share: fl
 
 def scales_like(low: int, high: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(low, high, (90, 120))
-
-
-@pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
-@pytest.mark.parametrize("spread", [0.3, 1, 3])
-def test_a_pass_with_shifts_is_read_back(shipped: Model, spread: float, share: float) -> None:
-    given = one_pass(scales_like(0, SCALES, 1), spread, 1, share)
-    encoder = Encoder()
-    coded = given.coded(shipped.tables, encoder)
-    data = encoder.finish()
-    decoder = Decoder(data)
-    assert np.array_equal(given.coded(shipped.tables, decoder), coded)
-    decoder.finish()
-    if share == 0:  # a pass of no positions takes no more than its shifts, which are none
-        assert len(data) <= 8
-    given.latents[:] = 0  # what an encoder knows, and a decoder does not
-    assert share == 0 or not np.array_equal(given.coded(shipped.tables, Encoder()), coded)
-
-
-@pytest.mark.parametrize("octaves", [-1, 1])
-def test_shifts_make_up_for_scales_that_are_wrong(shipped: Model, octaves: int) -> None:
-    """By a factor of two: of what that costs, less than a tenth is left."""
-    scale = scales_like(30, 50, 2)
-    given = one_pass(scale, 2.0**octaves, 3)
-    step = round((SCALES - 1) / SCALE_OCTAVES)
-    right = replace(given, scale=given.scale + octaves * step)
-    ideal, _ = right.cost(shipped.tables, shifts=False)
-    wrong, _ = given.cost(shipped.tables, shifts=False)
-    found, _ = given.cost(shipped.tables)
-    assert wrong > 1.02 * ideal
-    assert found - ideal < 0.1 * (wrong - ideal)
-
-
-def test_each_four_scales_have_a_shift_of_their_own(shipped: Model) -> None:
-    """Small ones that are too large, and large ones that are too small."""
-    scale = scales_like(28, 56, 4)
-    spread = np.where(scale < 44, 0.5, 2.0)
-    given = one_pass(scale, spread, 5)
-    step = round((SCALES - 1) / SCALE_OCTAVES)
-    moved = given.scale + torch.from_numpy(np.where(scale < 44, -step, step))
-    right = replace(given, scale=moved.to(torch.uint8))
-    ideal, _ = right.cost(shipped.tables, shifts=False)
-    wrong, _ = given.cost(shipped.tables, shifts=False)
-    found, _ = given.cost(shipped.tables)
-    assert found - ideal < 0.1 * (wrong - ideal)
-
-
-@pytest.mark.parametrize("spread", [0, 0.1, 0.7, 1, 1.4, 10])
-@pytest.mark.parametrize("share", [0, 0.002, 0.02, 1])
-def test_shifts_never_do_harm(
-    shipped: Model, spread: float, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Beyond the bits of shifts that are all none: few latents are not worth one.
-
-    They are chosen as if each latent were quantised alone, and are the best then. Those that lead
-    to the trellis or away from it may cost a little.
-    """
-    none = GROUPS_OF_SCALES * SHIFT_BITS[SHIFT_LIMIT]
-    assert none < 16
-    rng = np.random.default_rng(6)
-    for scale in (scales_like(0, SCALES, 7), scales_like(10, 22, 8), scales_like(60, SCALES, 9)):
-        mixed = spread * 2 ** rng.uniform(-1, 1, scale.shape)
-        given = one_pass(scale, mixed, 10, share)
-        for slack, first in ((0.01, TRELLIS_SCALE), (0, SCALES)):
-            monkeypatch.setattr(latents, "TRELLIS_SCALE", first)
-            _, without = given.cost(shipped.tables, shifts=False)
-            bits, found = given.cost(shipped.tables)
-            assert found <= (1 + slack) * without + 1e-3 * max(1, bits * 1e-3)
-            if share == 0:
-                assert bits == pytest.approx(none)
 
 
 def chosen(tables: Tables, wanted: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -1422,8 +1290,7 @@ class Written:
     scale: int
 
     def code(self, tables: Tables, coder: EntropyCoder) -> list[int]:
-        """Write them, shifts before, and return the latents in half steps."""
-        tables.code_shifts(coder, np.zeros(GROUPS_OF_SCALES, np.int32))
+        """Write them, too few for shifts, and return the latents in half steps."""
         mean = np.zeros(len(self.values), np.int16)
         scale = np.full(len(mean), self.scale, np.uint8)
         if self.scale < TRELLIS_SCALE:

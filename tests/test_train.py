@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # ``examples`` is not installed
 TRAIN = ROOT / "examples" / "train"
 
+from test_shifts import forced  # noqa: E402
+
 from examples.train import data, export, fit  # noqa: E402
 from examples.train.__main__ import main  # noqa: E402
 from examples.train.model import (  # noqa: E402
@@ -34,7 +36,7 @@ from examples.train.model import (  # noqa: E402
     log_scale,
 )
 from rawcodec import weights  # noqa: E402
-from rawcodec.model import fitting, latents, network  # noqa: E402
+from rawcodec.model import fitting, latents, network, shifts  # noqa: E402
 from rawcodec.model.config import (  # noqa: E402
     GROUPS,
     HYPER,
@@ -54,8 +56,6 @@ from rawcodec.model.layer import ahead, code_planes  # noqa: E402
 from rawcodec.model.store import SUM_LIMIT, Model, load_model  # noqa: E402
 from rawcodec.model.tables import (  # noqa: E402
     HALVES,
-    SHIFT_BITS,
-    SHIFTED_TOGETHER,
     SILENT,
     TOTAL,
     Tables,
@@ -363,8 +363,6 @@ def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind,
     with torch.no_grad():
         parts = codec(batch, exact=True, noisy=False, choosy=True)
     counted = float(parts["latent_bits"] + parts["hyper_bits"]) * raw.size
-    groups = SCALES // SHIFTED_TOGETHER
-    none = len(PASSES) * groups * SHIFT_BITS[len(SHIFT_BITS) // 2]
 
     def written() -> int:
         coder = Encoder()
@@ -372,11 +370,11 @@ def test_training_counts_the_bits_that_the_codec_writes(pair, monkeypatch, kind,
         return 8 * len(coder.finish()) - 8 * len(Encoder().finish())
 
     shifted = written()
-    nowhere = np.zeros(groups, np.int32)
-    monkeypatch.setattr(TableCoder, "_best_shifts", lambda *_: nowhere)
+    monkeypatch.setattr(TableCoder, "_best_shifts", forced(np.array(0)))
+    monkeypatch.setattr(shifts, "FEWEST", raw.size + 1)  # hence none is coded
     assert counted > 5000
-    assert written() == pytest.approx(counted + none, rel=0.01, abs=64)
-    assert shifted < 1.01 * counted + none + 64
+    assert written() == pytest.approx(counted, rel=0.01, abs=96)
+    assert shifted < 1.01 * counted + 96
 
 
 # The export
@@ -409,8 +407,7 @@ def test_training_chooses_latents_as_the_codec_does(tail, share, monkeypatch):
     halves = (2 * found).round()
     assert float((2 * found - halves).abs().max()) < 1e-3
     ours = halves[0, 0, 0].numpy()
-    groups = np.zeros(SCALES // SHIFTED_TOGETHER, np.int32)
-    monkeypatch.setattr(TableCoder, "_best_shifts", lambda *_: groups)
+    monkeypatch.setattr(TableCoder, "_best_shifts", forced(np.array(0)))
     theirs = (
         TableCoder(tables, coder, lambda at: y[0, list(at)].permute(1, 2, 0).numpy())
         .code(0, at, means, scales)[0, 0, 0]
@@ -425,8 +422,7 @@ def test_training_chooses_latents_as_the_codec_does(tail, share, monkeypatch):
         assert 0.45 < np.mean(found[large] % 2) < 0.55
     errors = [((z / 2 - wanted)[large] ** 2).sum() for z in (ours, theirs)]
     assert errors[0] == pytest.approx(errors[1], rel=1e-3)
-    none = len(groups) * SHIFT_BITS[len(SHIFT_BITS) // 2]
-    assert float(meter.bits) == pytest.approx(coder.bits - none, rel=2e-3)
+    assert float(meter.bits) == pytest.approx(coder.bits, rel=2e-3)
 
 
 @pytest.mark.parametrize("tail", TAILS, ids=str)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from test_latents import Pass, giving, one_pass, shipped_path, sigmas
+from test_shifts import forced
 
 from rawcodec.model import latents, trellis
 from rawcodec.model.config import (
@@ -28,7 +29,7 @@ from rawcodec.model.config import (
 )
 from rawcodec.model.latents import TableCoder
 from rawcodec.model.store import load_model
-from rawcodec.model.tables import SHIFTED_TOGETHER, Tables
+from rawcodec.model.tables import SILENT, Tables
 from rawcodec.stream.entropy import Decoder, Encoder, RateMeter
 
 STATES = range(8)
@@ -288,11 +289,10 @@ def test_latents_of_small_scales_have_the_first_quantiser(
     tables: Tables, shift: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of scales that are small once they are shifted."""
-    shifts = np.full(SCALES // SHIFTED_TOGETHER, shift, np.int32)
-    monkeypatch.setattr(TableCoder, "_best_shifts", lambda *_: shifts)
+    monkeypatch.setattr(TableCoder, "_best_shifts", forced(np.array(shift)))
     scale = np.random.default_rng(3).integers(0, SCALES, 20_000)
     coded = some(scale, 3).coded(tables, RateMeter()).ravel()
-    moved = tables.shifted(scale.astype(np.uint8), shifts)
+    moved = np.clip(scale + shift * (tables.sizes[scale] != SILENT), 0, SCALES - 1)
     assert not np.any(coded[moved < TRELLIS_SCALE] & 1)
     for large in range(TRELLIS_SCALE, SCALES + min(shift, 0)):
         assert np.mean(coded[moved == large] & 1) > 0.3

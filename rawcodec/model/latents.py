@@ -40,7 +40,6 @@ from .config import (
     PASSES,
     PATTERN,
     QUAD,
-    SCALES,
     STEPS,
     TRELLIS_SCALE,
     ZERO,
@@ -48,14 +47,12 @@ from .config import (
 from .fitted import Coefficients, FittedFilter, Sight
 from .inputs import unblocks
 from .kernels import KERNELS, Kernel, Weights
+from .nearby import Nearby
 from .seen import MARGIN, PlaneInputs, Rows
+from .shifts import Cells
 from .store import COMPANDED, DOMAIN, Model
 from .tables import (
     HALVES,
-    SHIFT_BITS,
-    SHIFT_LIMIT,
-    SHIFTED_TOGETHER,
-    SILENT,
     TOGETHER,
     EntropyCoder,
     Tables,
@@ -72,7 +69,7 @@ _WIDEST = HALVES[-1]
 _BESIDE = np.int16(MEAN_UNIT // 2)
 """Half a step, in units of means."""
 
-_SHIFT_SAMPLE = 1 << 19
+_SHIFT_SAMPLE = 1 << 18
 """Latents of a pass that tell how scales are to be shifted."""
 
 Wanted = Callable[[Sequence[int]], np.ndarray]
@@ -435,7 +432,7 @@ class PlaneCodec:
 
 
 class TableCoder:
-    """Codes latents with tables, through an entropy coder; also the hyper-latents.
+    """Codes a plane's latents with tables, through an entropy coder; also the hyper-latents.
 
     It is the ``LatentCoder`` of encoder and decoder; what it returns is in half
     steps. latents: gives those of some channels in steps, float32 (h, w, c), for
@@ -449,22 +446,27 @@ class TableCoder:
         self._tables, self._coder = tables, coder
         self._latents, self._weight = latents, np.float32(weight * DISTORTION_WEIGHT)
         self._cost = None if latents is None else tables.cost
+        self._nearby: Nearby | None = None
 
     def code(self, number: int, here: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """See :class:`.network.LatentCoder`; raises ValueError for latents out of range."""
         channels = GROUPS[PASSES[number][0]]
         _, _, height, width = mean.shape
+        if self._nearby is None:
+            self._nearby = Nearby(height, width)
+        quads = here.numpy().reshape(height, width).astype(bool)
         # all of them without copies
-        chosen: slice | np.ndarray = slice(None)
-        if not here.all():
-            chosen = here.numpy().ravel().astype(bool)
+        chosen: slice | np.ndarray = slice(None) if quads.all() else quads.ravel()
         means, scales = (_rows(part)[chosen].ravel() for part in (mean, scale))
+        classes = self._nearby.classes().ravel()[chosen].repeat(len(channels))
+        cells = Cells(self._tables, classes, scales)
+        del classes
         ours = shifts = None
         if self._latents is not None:
             ours = self._latents(channels).reshape(-1, len(channels))[chosen].ravel()
-            shifts = self._best_shifts(ours, means, scales)
-        shifts = self._tables.code_shifts(self._coder, shifts)
-        scales = self._tables.shifted(scales, shifts)
+            shifts = self._best_shifts(cells, ours, means, scales)
+        scales = cells.moved(cells.code(self._coder, shifts))
+        del cells
         small = scales < TRELLIS_SCALE
         large = np.flatnonzero(~small)
         given = wanted = None
@@ -476,6 +478,8 @@ class TableCoder:
         values *= 2
         del given, small
         values[large] = self._along(wanted, means[large], scales[large])
+        by_quad = (part.reshape(-1, len(channels)) for part in (values, means, scales))
+        self._nearby.add(quads, *by_quad)
         if isinstance(chosen, slice):
             result = values
         else:
@@ -581,31 +585,19 @@ class TableCoder:
         high -= above
         return below, low, high
 
-    def _best_shifts(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """The shifts of scales with which latents take the fewest bits: int32 (16,).
+    def _best_shifts(
+        self, cells: Cells, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray
+    ) -> np.ndarray:
+        """The shifts of scales with which latents take the fewest bits: see ``Cells.best``.
 
         Found from some of the latents where there are many, as they would be chosen without.
         """
-        assert self._cost is not None
         stride = max(1, len(latents) // _SHIFT_SAMPLE)
         mean, scale = mean[::stride], scale[::stride]
         latents = self._choose(latents[::stride], mean, scale)
         whole, fraction = split(mean)
         places = _places(scale, fraction) + np.clip(latents - whole, -_WIDEST, _WIDEST)
-        counts = stride * np.bincount(places, minlength=self._cost.size).reshape(SCALES, -1)
-        every = np.arange(SCALES)
-        # what is not coded stays so, and nothing else becomes so: a rare latent would be lost
-        silent = self._tables.sizes == SILENT
-        counts[silent] = 0
-        price = self._cost.astype(np.float64)
-        price[silent] = np.inf
-        bits = np.zeros((2 * SHIFT_LIMIT + 1, SCALES))
-        for row, shift in zip(bits, range(-SHIFT_LIMIT, SHIFT_LIMIT + 1), strict=True):
-            moved = price[np.clip(every + shift, 0, SCALES - 1)].reshape(SCALES, -1)
-            row[:] = np.multiply(counts, moved, out=np.zeros_like(moved), where=counts > 0).sum(1)
-        together = bits.reshape(len(bits), -1, SHIFTED_TOGETHER).sum(2) + SHIFT_BITS[:, None]
-        best: np.ndarray = together.argmin(0)
-        return best.astype(np.int32) - SHIFT_LIMIT
+        return cells.best(self._tables, places, stride)
 
     def _chosen(self, latents: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
         assert self._cost is not None

@@ -25,18 +25,6 @@ HALVES = (1, 3, 7, 15, 31, 63, 127, 255)
 
 _NO_ROW = (1 << 16) - 1
 
-SHIFTED_TOGETHER = 4
-"""Neighbouring scales that one shift moves."""
-
-SHIFT_LIMIT = 7
-"""Largest magnitude of a shift, in scales."""
-
-_SHIFTS = (300, 500, 800, 1300, 2200, 3600, 6000)
-_SHIFT_TABLE = np.array([*_SHIFTS, TOTAL - 2 * sum(_SHIFTS) - 1, *_SHIFTS[::-1], 1])
-
-SHIFT_BITS = 16 - np.log2(_SHIFT_TABLE[:-1])
-"""What a shift takes, from -7 to 7: float64 (15,)."""
-
 TOGETHER = 1 << 17
 """Latents that are looked at at a time: few enough for the cache."""
 
@@ -116,36 +104,6 @@ class Tables:
                 self.rows.append(row)
         if at != len(flat):
             raise ValueError("the frequencies do not fit the scales")
-
-    @staticmethod
-    def code_shifts(
-        coder: EntropyCoder, shifts: npt.NDArray[np.int32] | None
-    ) -> npt.NDArray[np.int32]:
-        """Code how far a photo's latents are off the network's scales: int32 (16,).
-
-        One for every ``SHIFTED_TOGETHER`` scales, -7..7; None for a decoder. ValueError for
-        shifts beyond.
-        """
-        groups = SCALES // SHIFTED_TOGETHER
-        coded = coder.code(shifts, [_SHIFT_TABLE], np.zeros(groups, np.uint8))
-        if np.abs(coded).max() > SHIFT_LIMIT:
-            raise ValueError("a shift of scales is out of range")
-        return coded
-
-    def shifted(
-        self, scale: npt.NDArray[np.uint8], shifts: npt.NDArray[np.int32]
-    ) -> npt.NDArray[np.uint8]:
-        """Scales (n,) moved by the shifts; those that are silent stay."""
-        every = np.arange(SCALES)
-        moved = np.clip(every + np.repeat(shifts, SHIFTED_TOGETHER), 0, SCALES - 1)
-        table = np.where(self.sizes == SILENT, every, moved).astype(np.uint8)
-        result = np.empty_like(scale)
-
-        def move(start: int, stop: int) -> None:
-            result[start:stop] = table.take(scale[start:stop])
-
-        over_bands(0, len(scale), TOGETHER, move)
-        return result
 
     def code(
         self,
