@@ -23,7 +23,14 @@ from examples.baselines.interface import WHITE  # noqa: E402
 from examples.baselines.lineup import Entry  # noqa: E402
 from examples.baselines.protocol import Photo, read_photo, render, save  # noqa: E402
 from examples.baselines.r2lcm import R2LCM  # noqa: E402
-from examples.benchmark import paper, paper_cost, paper_entropy, paper_figures, paper_orders  # noqa: E402
+from examples.benchmark import (  # noqa: E402
+    paper,
+    paper_cost,
+    paper_entropy,
+    paper_figures,
+    paper_orders,
+    paper_sooner,
+)
 from examples.benchmark.curves import Point, bpp_at  # noqa: E402
 from examples.benchmark.measured import Measured, Result, means, run  # noqa: E402
 from examples.benchmark.pairs import Pair  # noqa: E402
@@ -164,6 +171,88 @@ def test_a_mean_says_what_it_is_of() -> None:
     assert paper._mean("<{:.0%}", [None]) == "n/a"
 
 
+def result(name: str, picture: str, psnr: float, size: int, photo: str = "a") -> Result:
+    """A made-up result. name: "rival", or a setting of rawcodec."""
+    group, setting = (name, "") if name == "rival" else (lineup.OURS, name)
+    return Result(photo, picture, group, setting, size, 500, 1000, psnr, 1.0, 9.0, 9.0)
+
+
+def rows(results: list[Result], seconds: dict[str, float]) -> list[list[str]]:
+    """The cells of the table of made-up results. seconds: by the names of ``result``."""
+    named = {n if n == "rival" else lineup.named(lineup.OURS, n): s for n, s in seconds.items()}
+    settings = [n for n in seconds if n != "rival"]
+    (text,) = paper_sooner.sooner(results, named, ["rival"], settings, "low")[2:]
+    return [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+
+
+def test_the_quickest_setting_that_is_ahead_everywhere_is_taken() -> None:
+    """``tone`` loses one case, and ``low`` is slower than ``medium``."""
+    results = [
+        *(result("rival", picture, 40.0, 100) for picture in ("png", "90")),
+        *(result("tone", picture, psnr, 10) for picture, psnr in (("png", 39.9), ("90", 50.0))),
+        *(result("low", picture, 41.0, 50) for picture in ("png", "90")),
+        *(result("medium", picture, 42.0, size) for picture, size in (("png", 99), ("90", 100))),
+    ]
+    seconds = {"rival": 30.0, "tone": 2.0, "low": 20.0, "medium": 12.0}
+    assert rows(results, seconds) == [["rival", "30.0", "`medium`", "12.0", "2.5", "1 of 2", "1.5"]]
+    seconds["low"] = 10.0
+    assert rows(results, seconds) == [["rival", "30.0", "`low`", "10.0", "3.0", "2 of 2", "3.0"]]
+
+
+def test_a_rival_may_be_quicker() -> None:
+    results = [result("rival", "90", 30.0, 5), result("low", "90", 31.0, 5)]
+    assert rows(results, {"rival": 4.0, "low": 10.0}) == [
+        ["rival", "4.0", "`low`", "10.0", "0.4", "0 of 1", "0.4"]
+    ]
+
+
+def test_it_is_said_where_no_setting_is_ahead_everywhere() -> None:
+    """As good is not ahead; of those that are ahead as often, the quickest is named."""
+    results = [
+        *(result("rival", "90", 40.0, 100, photo) for photo in "abc"),
+        *(result("tone", "90", 41.0 if photo == "a" else 39.0, 1, photo) for photo in "abc"),
+        *(result("low", "90", 40.0 if photo == "a" else 45.0, 1, photo) for photo in "abc"),
+        *(result("medium", "90", 40.0 if photo == "b" else 45.0, 1, photo) for photo in "abc"),
+    ]
+    seconds = {"rival": 5.0, "tone": 1.0, "low": 10.0, "medium": 8.0}
+    (found,) = rows(results, seconds)
+    assert found == ["rival", "5.0", "none: ahead in 2 of 3 at `medium`", "", "", "", "0.5"]
+
+
+def test_cases_are_those_that_both_were_measured_in() -> None:
+    """A photo with another picture is another case."""
+    results = [
+        result("rival", "90", 40.0, 100),
+        result("rival", "10", 40.0, 100),
+        result("low", "90", 41.0, 99),
+        result("low", "png", 30.0, 100),
+        result("low", "10", 30.0, 100, photo="b"),
+    ]
+    assert paper_sooner.duel(results, "rawcodec, low", "rival") == paper_sooner.Duel(1, 1, 1)
+    nothing = paper_sooner.duel(results, "rawcodec, tone", "rival")
+    assert not nothing.won
+
+
+def test_the_cost_of_a_setting_without_network(
+    photo: Photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is measured like others, codes nothing with the tables, and is kept."""
+    monkeypatch.setattr(paper_cost, "PART", {"rawcodec, tone": 2})
+    monkeypatch.setattr(paper_cost, "HEIGHT", HEIGHT)
+    entries = {e.name: e for e in lineup._ours(tmp_path)}
+    tone, low = (entries[f"rawcodec, {setting}"] for setting in ("tone", "low"))
+    picture = paper_cost._picture_of(photo)
+    kept = tmp_path / "cost.jsonl"
+    found = paper_cost._cost(tone, photo, picture, kept)
+    stored = json.loads(kept.read_text())
+    assert found.encode == 2 * stored["encode"] > 0
+    assert found.both == 2 * (stored["encode"] + stored["decode"])
+    assert found.encode_coding == found.decode_coding == 0
+    assert paper_cost._cost(tone, photo, picture, kept) == found
+    assert paper_cost._row(tone.make(), found)[1:3] == ["none", ""]
+    assert re.fullmatch(r"0\.\d+ M", paper_cost.size_of(low.make())[0])
+
+
 @pytest.mark.slow
 def test_all_of_the_page(
     photo: Photo, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,8 +265,9 @@ def test_all_of_the_page(
     monkeypatch.setattr(paper, "_training", lambda _: [])
     monkeypatch.setattr(paper_cost, "HEIGHT", HEIGHT + 16)
     monkeypatch.setattr(paper_cost, "WIDTH", WIDTH)
-    monkeypatch.setattr(paper_cost, "SYSTEMS", ("R2LCM, 0.05", "rawcodec, medium"))
-    monkeypatch.setattr(paper_cost, "OURS", "rawcodec, medium")
+    monkeypatch.setattr(paper_cost, "RIVALS", ("R2LCM, 0.05",))
+    monkeypatch.setattr(paper_cost, "SETTINGS", ("tone", "medium"))
+    monkeypatch.setattr(paper_cost, "BASE", "medium")
     monkeypatch.setattr(paper_figures, "SHOWN", ("R2LCM, 0.5", "rawcodec, medium"))
     weights = {w: runs / f"r2lcm-{w}" / "weights.safetensors" for w in ("0.05", "0.5")}
     entries = [
@@ -200,6 +290,8 @@ def test_all_of_the_page(
         assert re.search(rf"^\| {order} \| \d", text, re.MULTILINE)
     for name in ("R2LCM, 0.05", "rawcodec, medium", "R2LCM, serial"):
         assert re.search(rf"^\| {name} \| 0\.\d+ M \| \d", text, re.MULTILINE)
+    # weights that know nothing: the tone layer is ahead of them
+    assert re.search(r"^\| R2LCM, 0.05 \| \d.* \| `tone` \| \d.* \| 1 of 1 \|", text, re.MULTILINE)
     ours = re.search(r"JPEG XL alone, distance 0.5 \|.*\| >?([+-]\d+\.\d+) \| <?\d+% \|", text)
     assert ours is not None
     for picture in re.findall(r"!\[.*\]\((.*)\)", text):
@@ -220,7 +312,7 @@ def test_weights_in_the_place_of_the_installed_ones(photo: Photo, tmp_path: Path
     for file in folder().iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     ours = {e.name: e for e in lineup._ours(tmp_path / "none")}["rawcodec, low"]
-    (tmp_path / lineup.OURS).symlink_to(tmp_path)
+    (tmp_path / lineup.LITTLE_RUN).symlink_to(tmp_path)
     theirs = {e.name: e for e in lineup._ours(tmp_path)}["rawcodec, as little training, low"]
     picture = save(render(photo.raw, photo.gains, photo.to_srgb), "90")
     one, other = (run(entry, photo, "90", picture) for entry in (ours, theirs))

@@ -40,7 +40,13 @@ RUNS = {
 """Folders of trained weights, and what ``python -m examples.baselines train`` makes each of."""
 
 OURS = "rawcodec"
-"""The folder of weights of rawcodec that have had no more training than the others."""
+"""The group of rawcodec with its installed weights."""
+
+LITTLE = f"{OURS}, as little training"
+"""That of rawcodec with weights that have had no more training than the others."""
+
+LITTLE_RUN = "rawcodec"
+"""The folder of these weights."""
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGE = _HERE.parents[1] / "rawcodec"
@@ -66,11 +72,16 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return f"{self.group}, {self.setting}" if self.setting else self.group
+        return named(self.group, self.setting)
 
     def fingerprint(self) -> str:
         """Of what decides about its results, but for photo and picture."""
         return fingerprint(self.sources)
+
+
+def named(group: str, setting: str) -> str:
+    """The name of a group's entry at a setting, which is empty where there is but one."""
+    return f"{group}, {setting}" if setting else group
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -147,13 +158,11 @@ def _classical() -> Iterator[Entry]:
 
 def _ours(runs: Path) -> Iterator[Entry]:
     package = (*_modules("ours"), *package_sources())
-    yield from _sized("rawcodec", QUALITIES, SIZES, None, package)
-    manifest = runs / OURS / MANIFEST
+    yield from _sized(OURS, QUALITIES, SIZES, None, package)
+    manifest = runs / LITTLE_RUN / MANIFEST
     if manifest.is_file():
         sources = (*package, manifest)
-        yield from _sized(
-            "rawcodec, as little training", QUALITIES[1:], SIZES[:1], runs / OURS, sources
-        )
+        yield from _sized(LITTLE, QUALITIES[1:], SIZES[:1], runs / LITTLE_RUN, sources)
 
 
 def _sized(

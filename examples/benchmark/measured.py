@@ -17,7 +17,7 @@ from statistics import mean
 import numpy as np
 
 from examples.baselines.interface import WHITE, psnr
-from examples.baselines.lineup import Entry, own_picture
+from examples.baselines.lineup import Entry, named, own_picture
 from examples.baselines.protocol import Photo, render, save
 
 from .curves import Point
@@ -44,6 +44,11 @@ class Result:
     ssim: float
     encode: float
     decode: float
+
+    @property
+    def name(self) -> str:
+        """Of the entry that it is a result of."""
+        return named(self.group, self.setting)
 
     @property
     def bpp(self) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from examples.baselines.lineup import Entry, groups, lineup
+from examples.baselines.lineup import LITTLE, OURS, Entry, groups, lineup, named
 from examples.baselines.protocol import PICTURES, Photo, read_photo
 from rawcodec.photo.raw import read_raw
 
@@ -27,7 +27,6 @@ from .plots import rate_distortion
 
 COMMAND = "python -m examples.benchmark paper --work docs/results/paper"
 
-OURS, LITTLE = "rawcodec", "rawcodec, as little training"
 MOST = 1_500_000
 """Pixels of a photo at most, after it is reduced."""
 
@@ -86,7 +85,7 @@ def run_all(pairs: Sequence[Pair], runs: Path, out: Path, work: Path) -> None:
         lambda: _protocol(taken),
         lambda: _training(runs),
         lambda: _fidelity(entries, results, taken),
-        lambda: cost_section(entries, taken, runs, work),
+        lambda: cost_section(entries, results, taken, work),
         lambda: entropy_section(pairs),
         lambda: orders_section(taken, runs),
         lambda: figures_section(taken, runs, out),
@@ -160,7 +159,7 @@ def _fidelity(
             found = _of(results, group, picture)
             compared = _compared(results, found, picture)
             for setting, same in by_setting(found).items():
-                title = f"{group}, {setting}" if setting else group
+                title = named(group, setting)
                 rows.append(
                     [
                         title,

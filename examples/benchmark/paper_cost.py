@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,15 +17,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from examples.baselines import nam, r2lcm
 from examples.baselines.interface import System
-from examples.baselines.lineup import Entry, own_picture
+from examples.baselines.lineup import OURS, Entry, named, own_picture
+from examples.baselines.ours import Rawcodec
 from examples.baselines.protocol import Photo, render, save
-from examples.baselines.r2lcm_serial import R2LCMSerial
+from examples.baselines.r2lcm_serial import DecodeTime, R2LCMSerial
 from rawcodec.model.config import operations_per_site
 from rawcodec.model.store import load_model
 from rawcodec.model.tables import Tables
 from rawcodec.weights import installed_model, models
 
 from .markdown import table
+from .measured import Result
+from .paper_sooner import sooner
 from .stages import timed
 
 HEIGHT, WIDTH = 2920, 4386
@@ -33,7 +36,7 @@ HEIGHT, WIDTH = 2920, 4386
 
 PICTURE = "90"
 
-SYSTEMS = (
+RIVALS = (
     "InvISP",
     "SAM, 0.000956",
     "SAM, 0.00952",
@@ -41,13 +44,14 @@ SYSTEMS = (
     "Nam et al., fine-tuned",
     "R2LCM, 0.05",
     "Nguyen and Brown",
-    "rawcodec, low",
-    "rawcodec, medium",
 )
 """Whose seconds are measured, by the names of entries; serial R2LCM comes beside them."""
 
-OURS = "rawcodec, low"
-"""What the others' seconds are compared with."""
+SETTINGS = "tone", "low", "medium"
+"""Of rawcodec, whose seconds are measured too."""
+
+BASE = "low"
+"""The setting that all rivals' seconds are compared with, whatever the fidelity."""
 
 PART = {"InvISP": 8, "Nam et al., fine-tuned": 8}
 """What is timed on one in so many of the photo's rows; its seconds are taken times that."""
@@ -87,6 +91,21 @@ class Cost:
     decode: float
     decode_coding: float
 
+    @property
+    def both(self) -> float:
+        """Seconds of encoding and decoding."""
+        return self.encode + self.decode
+
+    def times(self, parts: int) -> Cost:
+        """All seconds times a number."""
+        return replace(
+            self,
+            encode=parts * self.encode,
+            encode_coding=parts * self.encode_coding,
+            decode=parts * self.decode,
+            decode_coding=parts * self.decode_coding,
+        )
+
 
 def enlarged(photo: Photo) -> Photo:
     """A photo of ``HEIGHT`` x ``WIDTH``: mirrored at its edges, or cropped."""
@@ -103,39 +122,40 @@ def upper(photo: Photo, rows: int) -> Photo:
 
 
 def cost_section(
-    entries: Sequence[Entry], taken: Sequence[Photo], runs: Path, work: Path
+    entries: Sequence[Entry], results: Sequence[Result], taken: Sequence[Photo], work: Path
 ) -> list[str]:
-    """The part of the page about cost; seconds are kept in ``work`` as they are measured."""
+    """The part of the page about cost; seconds are kept in ``work`` as they are measured.
+
+    results: of the entries on all photos, which tell whose raw is the better one.
+    """
     photo = enlarged(max(taken, key=lambda p: p.raw.size))
-    picture = save(render(photo.raw, photo.gains, photo.to_srgb), PICTURE)
+    picture = _picture_of(photo)
     chosen = {entry.name: entry for entry in entries}
-    rows, seconds = [], {}
-    for name in SYSTEMS:
-        part = PART.get(name, 1)
-        seen = photo if part == 1 else upper(photo, HEIGHT // part)
-        shown = picture if part == 1 else save(render(seen.raw, seen.gains, seen.to_srgb), PICTURE)
-        cost = _kept(work / "cost.jsonl", chosen[name], seen, shown)
-        weights, operations = size_of(chosen[name].make())
-        seconds[name] = part * (cost.encode + cost.decode)
-        rows.append(
-            [
-                name,
-                weights,
-                operations,
-                _parts(part * cost.encode, part * cost.encode_coding),
-                _parts(part * cost.decode, part * cost.decode_coding),
-                f"{seconds[name]:.1f}",
-                PUBLISHED.get(name, ""),
-            ]
-        )
-    times = [f"{name} {n / seconds[OURS]:.1f}" for name, n in seconds.items() if name != OURS]
+    names = [*RIVALS, *(named(OURS, setting) for setting in SETTINGS)]
+    costs = {name: _cost(chosen[name], photo, picture, work / "cost.jsonl") for name in names}
     serial = R2LCMSerial()
-    weights, operations = size_of(serial)
-    found = serial.decode_time(photo.raw, picture, crop=SERIAL_CROP)
-    rows.append([serial.name, weights, operations, "", f"{found.extrapolated:.0f}", "",
-                 PUBLISHED["R2LCM, serial"]])  # fmt: skip
+    decoding = serial.decode_time(photo.raw, picture, crop=SERIAL_CROP)
     return [
         "## Cost",
+        _conditions(photo),
+        table(
+            ["system", "parameters:", "operations:", "compress, s:", "decompress, s:", "both, s:",
+             "published, on a GPU"],
+            [
+                *(_row(chosen[name].make(), cost) for name, cost in costs.items()),
+                _serial_row(serial, decoding),
+            ],
+        ),
+        "What rawcodec takes goes to what is fitted to each photo (tone layer, filters) more than "
+        "to its network; `tone` has neither network nor filters. Nam et al. without fine-tuning, "
+        "SAM, and Nguyen and Brown fit little or nothing.",
+        _serial_sentence(decoding, costs),
+        *sooner(results, {name: cost.both for name, cost in costs.items()}, RIVALS, SETTINGS, BASE),
+    ]  # fmt: skip
+
+
+def _conditions(photo: Photo) -> str:
+    return (
         f"One photo of {HEIGHT} x {WIDTH} pixels ({photo.name}, mirrored beyond its edges), with a "
         f"JPEG of quality {PICTURE}, on the CPU with all its cores: seconds of one run, and of "
         "these, behind the plus sign, those of entropy coding. "
@@ -144,18 +164,46 @@ def cost_section(
         f"PyTorch's `FlopCounterMode` on {COUNTED} x {COUNTED} pixels and taken times the pixels; "
         "rawcodec's from its layers (`rawcodec.model.config.operations_per_site`), its decoder's "
         "alone, at three values a pixel. rawcodec's seconds include what the others leave out: "
-        "reading a DNG, aligning, fitting tone layer and filters, checksums.",
-        table(
-            ["system", "parameters:", "operations:", "compress, s:", "decompress, s:", "both, s:",
-             "published, on a GPU"],
-            rows,
-        ),
-        f"As many times as long as {OURS}: {'; '.join(times)}. What it takes goes to what is "
-        "fitted to each photo (tone layer, filters) more than to its network; Nam et al. without "
-        "fine-tuning, SAM, and Nguyen and Brown fit little or nothing.",
-        f"The serial form decodes one position after the other, with weights that are not trained: "
-        f"{found}.",
-    ]  # fmt: skip
+        "reading a DNG, aligning, fitting tone layer and filters, checksums."
+    )
+
+
+def _row(system: System, cost: Cost) -> list[str]:
+    return [
+        cost.name,
+        *size_of(system),
+        _parts(cost.encode, cost.encode_coding),
+        _parts(cost.decode, cost.decode_coding),
+        f"{cost.both:.1f}",
+        PUBLISHED.get(cost.name, ""),
+    ]
+
+
+def _serial_row(serial: R2LCMSerial, decoding: DecodeTime) -> list[str]:
+    published = PUBLISHED["R2LCM, serial"]
+    return [serial.name, *size_of(serial), "", f"{decoding.extrapolated:.0f}", "", published]
+
+
+def _serial_sentence(decoding: DecodeTime, costs: Mapping[str, Cost]) -> str:
+    base = costs[named(OURS, BASE)]
+    return (
+        "The serial form decodes one position after the other, with weights that are not trained: "
+        f"{decoding}, {decoding.extrapolated / base.decode:.1f} times as long as {base.name} takes "
+        "to decompress. Without trained weights it has no PSNR of its own."
+    )
+
+
+def _picture_of(photo: Photo) -> bytes:
+    return save(render(photo.raw, photo.gains, photo.to_srgb), PICTURE)
+
+
+def _cost(entry: Entry, photo: Photo, picture: bytes, path: Path) -> Cost:
+    """Of the whole photo, by what a part of it takes where ``PART`` says so."""
+    parts = PART.get(entry.name, 1)
+    if parts == 1:
+        return _kept(path, entry, photo, picture)
+    part = upper(photo, HEIGHT // parts)
+    return _kept(path, entry, part, _picture_of(part)).times(parts)
 
 
 def _parts(seconds: float, coding: float) -> str:
@@ -213,7 +261,8 @@ def size_of(system: System) -> tuple[str, str]:
     pixels = HEIGHT * WIDTH
     network = getattr(system, "network", None)
     if network is None:
-        if not system.name.startswith("rawcodec"):
+        # the tone layer alone runs without the installed model
+        if not isinstance(system, Rawcodec) or system.name == Rawcodec("tone").name:
             return "none", ""
         model = load_model(installed_model(models()[0]))
         count = sum(w.numel() + b.shape[-1] for w, _, b in model.layers.values())

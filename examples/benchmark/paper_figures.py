@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.baselines.interface import WHITE, pixels, psnr
-from examples.baselines.lineup import Entry, lineup, own_picture, weights_of
+from examples.baselines.lineup import OURS, Entry, lineup, named, own_picture, weights_of
 from examples.baselines.ours import Rawcodec
 from examples.baselines.protocol import Photo, linear_srgb, render, save, srgb
 from examples.baselines.r2lcm import R2LCM
@@ -16,7 +16,7 @@ from examples.baselines.r2lcm import R2LCM
 from .plots import Tile, tiles
 
 PICTURE = "10"
-SHOWN = ("InvISP", "SAM, 0.00952", "Nam et al.", "R2LCM, 0.5", "rawcodec, 1 bpp")
+SHOWN = ("InvISP", "SAM, 0.00952", "Nam et al.", "R2LCM, 0.5", named(OURS, "1 bpp"))
 """Entries whose errors are shown, and of which details are; the last about as large as R2LCM's."""
 
 EPSILON = 1e-3

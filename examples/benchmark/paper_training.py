@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from examples.baselines.lineup import RUNS, progress
+from examples.baselines.lineup import LITTLE, RUNS, progress
 
 from .markdown import table
 
@@ -30,7 +30,7 @@ def section(runs: Path) -> list[str]:
         "(`python -m examples.baselines train ARGUMENTS --frames FRAMES --run RUN --minutes M`). "
         "For such large networks that is little: PSNR in training, below, still rises. The paper's "
         "authors trained on a GPU, and one model for each camera. The installed weights of "
-        "rawcodec had [six hours of two cores](training.md); *rawcodec, as little training* are "
+        f"rawcodec had [six hours of two cores](training.md); *{LITTLE}* are "
         "weights from nothing in the time that the rivals had.",
         table(
             ["run", "steps:", "minutes:", "dB after 1/4:", "1/2:", "3/4:", "at the end:"],
