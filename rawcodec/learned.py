@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from .model.fitted import Coefficients
 from .model.fitting import Filters
 from .model.latents import Runner
 from .model.layer import Choose, LayerHead, code_planes
+from .model.probe import Probe
 from .model.store import Model, load_model
 from .model.target import CLOSE, LEAST
 from .model.view import Refined, RowsFrom, SiteRows, Stripes
@@ -64,6 +65,15 @@ taken."""
 
 _LIKE = 3 * FINE
 """How many gains apart encodings may be and have the same filters."""
+
+_PROBES = 2
+"""How often a sample tells where to begin: another time where the first was far off."""
+
+_NEAR = FINE // 2
+"""How many gains apart a sample tells enough."""
+
+_AMPLE = 1.02
+"""Of the wanted bytes, how many to begin with: lighter weights lead farther than heavier."""
 
 
 class TooSmallError(Exception):
@@ -133,12 +143,12 @@ class AimedEncoder:
         self._aim = size * (1 - CLOSE if at_most else 1)
         # in bytes, without filters: by gain, then by the logarithm of the weight
         self._sizes: dict[int, dict[float, float]] = {}
-        self._fitted: list[Coefficients | None] = []
+        self._fitted: dict[int, Coefficients | None] = {}
         self._fitted_at = 0
         self._filters = 0.0  # bytes that they take, as far as is known
         self._payload = b""
         self._tries = 0
-        self._shares: list[float] = []  # of the bytes, those of each stripe, where that is known
+        self._shares = [1.0]  # of the bytes, those of each stripe
 
     def refine(self, stripes: Stripes) -> Iterator[Refined]:
         """What the decoder will make of each stripe.
@@ -153,14 +163,37 @@ class AimedEncoder:
     def _aimed(self, stripes: Stripes) -> list[Refined]:
         model = _model(self._path)
         forecast = target.Forecast(stripes, self._raw, model.forward, model.steps[:, 0].numpy())
-        gain: int | None = forecast.gain(8 * self._aim)
+        first = self._probed(stripes, forecast)
+        gain: int | None = first
+        whole = forecast.bits(first) / 8
         while gain is not None and self._tries < _TRIES:
-            found = self._at(stripes, gain, forecast.slope(gain))
+            found = self._at(stripes, gain, forecast.slope(gain), whole)
             if found is not None:
                 return found
             usual = {tried: sizes[0] for tried, sizes in self._sizes.items()}
-            gain = target.better(forecast, usual, self._rest)
+            gain, whole = target.better(forecast, usual, self._rest), 0.0
         return self._nearest(stripes)
+
+    def _probed(self, stripes: Stripes, forecast: target.Forecast) -> int:
+        """The gain to begin with; the forecast is corrected by what a sample takes.
+
+        Filters ahead of latents, and the shares of stripes, are known then.
+        """
+        gain = self._fitted_at = forecast.gain(8 * self._aim)
+        probe = Probe(self._runner(gain), stripes, self._raw, RateMeter)
+        self._fitted = {
+            2 * len(stripes.colours) * stripe: filter_
+            for stripe, filter_ in enumerate(probe.filters)
+        }
+        self._know_filters(stripes)
+        for _ in range(_PROBES):
+            sizes = probe.sizes(self._runner(gain))
+            self._shares = [size / sum(sizes) for size in sizes]
+            forecast.correct(gain, 8 * sum(sizes))
+            looked, gain = gain, forecast.gain(8 * _AMPLE * self._rest)
+            if abs(gain - looked) <= _NEAR:
+                break
+        return gain
 
     def payload(self) -> bytes:
         """The chunk's payload, once all stripes are refined."""
@@ -179,16 +212,16 @@ class AimedEncoder:
     def _is_right(self) -> bool:
         return abs(len(self._payload) / self._aim - 1) < CLOSE and self._fits
 
-    def _at(self, stripes: Stripes, gain: int, slope: float) -> list[Refined] | None:
+    def _at(self, stripes: Stripes, gain: int, slope: float, whole: float) -> list[Refined] | None:
         """The planes at a gain, with weights that make what is wanted; None if there are none.
 
-        slope: see ``target.weight``.
+        slope, whole: see ``target.Course``.
         """
         weight: float | None = 0.0
         for _ in range(_PASSES):
             if weight is None or self._tries >= _TRIES:
                 break
-            course = target.Course(self._shares, len(stripes.rows), self._aim, weight, slope=slope)
+            course = target.Course(self._shares, self._aim, weight, whole=whole, slope=slope)
             with contextlib.suppress(target.MissedError):
                 found = self._encoded(stripes, gain, course)
                 if self._is_right:
@@ -203,17 +236,15 @@ class AimedEncoder:
         target.MissedError as of ``course``.
         """
         self._tries += 1
-        run = runner(self._path, gain // FINE, self._device, gain % FINE)
+        run = self._runner(gain)
         if abs(gain - self._fitted_at) > _LIKE:
-            self._fitted, self._fitted_at = [], gain
+            self._fitted, self._fitted_at = {}, gain
         filters = Filters(self._fitted)
 
         def choose(code: Callable[[float], Tensor]) -> Tensor:
-            made, before = _bytes(run, stripes, filters.made), encoder.coder.copy()
-            self._fitted = max(self._fitted, filters.made, key=len)
-            # those that are not known take about as much as the others
-            missing = 2 * len(stripes.rows) * len(stripes.colours) / len(self._fitted)
-            self._filters = missing * _bytes(run, stripes, self._fitted)
+            made, before = self._bytes(stripes, filters.made), encoder.coder.copy()
+            self._fitted |= filters.made
+            self._know_filters(stripes)
             ahead = len(before.finish())
             while True:
                 latents = code(math.exp(course.weight))
@@ -230,8 +261,25 @@ class AimedEncoder:
             self._sizes.setdefault(gain, {}).update(course.sizes)
             self._shares = course.shares
         self._payload, self._fitted = encoder.payload(), filters.made
-        self._filters = _bytes(run, stripes, self._fitted)
+        self._know_filters(stripes)
         return decoded
+
+    def _runner(self, gain: int) -> Runner:
+        return runner(self._path, gain // FINE, self._device, gain % FINE)
+
+    def _know_filters(self, stripes: Stripes) -> None:
+        """Tell what filters take from those that are fitted."""
+        # those that are not take about as much as the others
+        times = 2 * len(stripes.rows) * len(stripes.colours) / len(self._fitted)
+        self._filters = times * self._bytes(stripes, self._fitted)
+
+    def _bytes(self, stripes: Stripes, filters: Mapping[int, Coefficients | None]) -> float:
+        """What filters take, by their numbers."""
+        meter, tables = RateMeter(), _model(self._path).tables
+        for number, filter_ in filters.items():
+            colours = stripes.colours[number // 2 % len(stripes.colours)]
+            fitted.code(meter, tables, colours, filter_, read=False)
+        return meter.bits / 8
 
     def _nearest(self, stripes: Stripes) -> list[Refined]:
         """The planes as what was tried comes nearest, where it is not close; TooSmallError."""
@@ -244,7 +292,7 @@ class AimedEncoder:
             tried = [each for each in tried if each[0] <= self._rest] or tried
         _, gain, weight = min(tried, key=lambda each: abs(math.log(each[0] / self._rest)))
         while True:
-            course = target.Course(self._shares, len(stripes.rows), self._aim, weight, trims=False)
+            course = target.Course(self._shares, self._aim, weight, trims=False)
             decoded = self._encoded(stripes, gain, course)
             if self._fits or gain == 0:
                 break
@@ -253,15 +301,6 @@ class AimedEncoder:
         if gain == 0 and len(self._payload) > limit:
             raise TooSmallError
         return decoded
-
-
-def _bytes(run: Runner, stripes: Stripes, filters: Sequence[Coefficients | None]) -> float:
-    """What filters take, two of each plane."""
-    meter = RateMeter()
-    for number, filter_ in enumerate(filters):
-        colours = stripes.colours[number // 2 % len(stripes.colours)]
-        fitted.code(meter, run.model.tables, colours, filter_, read=False)
-    return meter.bits / 8
 
 
 class LatentDecoder:

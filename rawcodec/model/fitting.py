@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,19 +115,19 @@ class _Normal:
 class Filters:
     """Where an encoder has its filters from: it takes those of a like encoding, or fits them.
 
-    made: those that it came by, of each plane the one ahead and the one after.
+    made: those that it came by, by their numbers: of each plane the one ahead and the one after.
     """
 
-    def __init__(self, given: Sequence[Coefficients | None] = ()) -> None:
-        """given: what to take, as far as they go, in the place of fitting."""
-        self._given = list(given)
-        self.made: list[Coefficients | None] = []
+    def __init__(self, given: Mapping[int, Coefficients | None] | None = None) -> None:
+        """given: what to take in the place of fitting, by number."""
+        self._given = dict(given or {})
+        self.made: dict[int, Coefficients | None] = {}
 
     def __call__(self, fit: Callable[[], Coefficients | None]) -> Coefficients | None:
         """The next one, which ``fit`` makes if it is not given."""
         number = len(self.made)
-        self.made.append(self._given[number] if number < len(self._given) else fit())
-        return self.made[-1]
+        self.made[number] = self._given[number] if number in self._given else fit()
+        return self.made[number]
 
 
 def fit_ahead(

@@ -103,7 +103,7 @@ def code_planes(
         latents = hyper = None
         if ours is not None:
             latents = functools.partial(codec.wanted, ours)
-            hyper, middle = _quantise(codec.analyse(ours)[0].numpy())
+            hyper, middle = quantise(codec.analyse(ours)[0].numpy())
             used.append(middle)
         else:
             assert means is not None
@@ -215,7 +215,7 @@ def _levelled(
     return replace(plane, tone=tone)
 
 
-def _quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantise(hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integers for hyper-latents, float32 (8, h, w), and their means in eighths, int8 (8,).
 
     What lies near its channel's mean becomes the mean, which costs next to nothing: without

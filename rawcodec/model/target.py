@@ -1,7 +1,8 @@
 """Foretells the gain at which a photo takes a wanted number of bytes.
 
-How far the tone layer is off tells where to begin; what the photo takes there tells where to go on.
-Near a gain, other distortion weights lead on: latents alone are chosen again for them.
+How far the tone layer is off tells where to look; what a sample takes there (:mod:`.probe`) tells
+where to begin, and what the photo takes there where to go on. Near a gain, other distortion weights
+lead on: latents alone are chosen again for them.
 """
 
 from __future__ import annotations
@@ -30,11 +31,8 @@ _SURE = 0.75
 _LOOSE = 0.1
 """Of what the stripes below one are to take, how much these may have to make up for."""
 
-_FAR = 0.35
-"""Logarithm of the weight of all stripes beyond which another gain is as quick, and surer."""
-
-_SLIGHT = 0.25
-"""Logarithm of the weight that the last stripe may have beside others of the weight of 1."""
+_FIRM = 0.5
+"""What a foretold size of all stripes counts for, beside stripes that took all of the bytes."""
 
 LEAST = 32
 """Bytes that no payload is smaller than."""
@@ -55,7 +53,7 @@ _FLAT, _SHARP = 0.15, 3.0
 """Of the logarithm of weights, how much that of bits changes at least, and at most."""
 
 _STRIDE = 4
-"""Errors are those of blocks, of one in so many rows of them."""
+"""What is foretold for a photo is so from one in so many rows of blocks."""
 
 _WORTH = 0.78, 0.2
 """Of the root of a photo's bits a site, and of these, what theory has the tone layer's errors take:
@@ -69,7 +67,7 @@ _STEEP = 3
 
 
 class Forecast:
-    """Bits by gain, as the errors of the tone layer foretell them."""
+    """Bits by gain, as the errors of the tone layer foretell them, and what is found later."""
 
     def __init__(
         self,
@@ -83,21 +81,35 @@ class Forecast:
         """
         errors = np.concatenate(
             [
-                _errors(plane.tone, RowsFrom(raw, rows), forward)
+                block_errors(plane.tone, RowsFrom(raw, rows), forward, _STRIDE)
                 for rows, planes in stripes
                 for plane, raw in zip(planes, raws, strict=True)
             ]
         )
-        # what the errors of a place take, by the rate-distortion function of a Gaussian
-        theory = np.array([np.log2(1 + 6 * errors / s**2).mean() / 2 for s in steps.astype(float)])
-        root, whole = _WORTH  # theory is root * sqrt(bpp) + whole * bpp
-        found = (np.sqrt(root**2 + 4 * whole * theory) - root) / (2 * whole)
-        by_rate = 2 * np.log2(found + 1e-6) + math.log2(sum(math.prod(raw.shape) for raw in raws))
-        self._log_bits = np.interp(np.arange(FINEST + 1), FINE * np.arange(RATES), by_rate)
+        found = np.array([_worth(_theory(errors, step).mean()) for step in steps.astype(float)])
+        by_rate = np.log2(found + 1e-12) + math.log2(sum(math.prod(raw.shape) for raw in raws))
+        self._theory = np.interp(np.arange(FINEST + 1), FINE * np.arange(RATES), by_rate)
+        self._log_bits = self._theory
+        self._off: dict[int, float] = {}  # doublings beyond it, of gains that are known
 
     def gain(self, bits: float) -> int:
         """The gain that takes about so many bits, rather more, 0..``FINEST``."""
         return round(float(np.interp(math.log2(bits), self._log_bits, np.arange(FINEST + 1))))
+
+    def bits(self, gain: int) -> float:
+        """About what a gain takes."""
+        return math.pow(2, self._log_bits[gain])
+
+    def correct(self, gain: int, bits: float) -> None:
+        """Foretell so many bits at a gain, which holds for others as far as no nearer one is known.
+
+        Between two that are known, it fades from the one to the other.
+        """
+        self._off[gain] = math.log2(bits) - float(self._theory[gain])
+        known = sorted(self._off)
+        off = np.interp(np.arange(FINEST + 1), known, [self._off[each] for each in known])
+        # never less with a finer gain, whatever was seen of two that are near each other
+        self._log_bits = np.maximum.accumulate(self._theory + off)
 
     def slope(self, gain: int) -> float:
         """Doublings of the bits from one gain to the next, around one."""
@@ -105,15 +117,39 @@ class Forecast:
         return _bounded(float(self._log_bits[high] - self._log_bits[low]) / (high - low))
 
 
-def _errors(tone: np.ndarray, raw: SiteRows, forward: np.ndarray) -> np.ndarray:
-    """Mean squared errors of blocks, in the residual's domain: float32 (n,)."""
-    tall, wide = (min(n, HYPER_BLOCK) for n in raw.shape)
-    domain, whole = forward.astype(np.float32), raw.shape[1] // wide * wide
+def worth(errors: np.ndarray, step: float) -> np.ndarray:
+    """Bits a site that blocks take at a step of the latents, by theory, (n,).
+
+    errors: see ``block_errors``.
+    """
+    bits: np.ndarray = _worth(_theory(errors, step))
+    return bits
+
+
+def _theory(errors: np.ndarray, step: float) -> np.ndarray:
+    """What the errors of a place would take by the rate-distortion function of a Gaussian."""
+    return np.log2(1 + 6 * errors / step**2) / 2
+
+
+def _worth(theory: np.ndarray) -> np.ndarray:
+    """The bits a site of which theory has it that they are so many: see ``_WORTH``."""
+    root, whole = _WORTH  # theory is root * sqrt(bpp) + whole * bpp
+    return np.square((np.sqrt(root**2 + 4 * whole * theory) - root) / (2 * whole))
+
+
+def block_errors(tone: np.ndarray, raw: SiteRows, forward: np.ndarray, stride: int) -> np.ndarray:
+    """Mean squared errors of blocks, in the residual's domain: float32 (n,).
+
+    What is left of a block at an edge counts as one. tone, raw: uint16 (H, W), companded. forward:
+    to that domain. stride: one in so many rows of blocks is looked at.
+    """
+    domain, columns = forward.astype(np.float32), np.arange(0, raw.shape[1], HYPER_BLOCK)
+    across = np.diff(columns, append=raw.shape[1])
     rows = []
-    for top in range(0, raw.shape[0] - tall + 1, _STRIDE * tall):
-        theirs, ours = (rows[top : top + tall][:, :whole] for rows in (raw, tone))
-        squares = np.square(domain.take(theirs) - domain.take(ours))
-        rows.append(squares.reshape(tall, -1, wide).mean((0, 2)))
+    for top in range(0, raw.shape[0], stride * HYPER_BLOCK):
+        theirs, ours = (rows[top : top + HYPER_BLOCK] for rows in (raw, tone))
+        squares = np.square(domain.take(theirs) - domain.take(ours)).mean(0)
+        rows.append(np.add.reduceat(squares, columns) / across)
     return np.concatenate(rows)
 
 
@@ -192,32 +228,34 @@ class MissedError(Exception):
 class Course:
     """The distortion weights of a photo's stripes, from above, at one gain.
 
-    Stripes have their shares of what is wanted where an earlier encoding tells these; else all have
-    the weight to begin with, but for what the last can make up for. Weights change latents alone.
+    Each is to take its share of what is wanted, as far as those above do not tell that it takes
+    more or less beside the others; the last makes up for what they miss. Weights change latents
+    alone.
 
     weight: the logarithm of the one to choose latents at. sizes: bytes of all stripes, without
-    filters, by the weights tried, as far as is known. shares: of these, those of each stripe;
-    empty where they are not known.
+    filters, by the weights tried, as far as is known. shares: of these, those of each stripe.
     """
 
     def __init__(
         self,
         shares: Sequence[float],
-        stripes: int,
         aim: float,
         weight: float,
         *,
+        whole: float = 0.0,
         slope: float = _SLOPE,
         trims: bool = True,
     ) -> None:
-        """shares: found at this or another gain, or empty. aim: bytes wanted, with filters. weight:
-        to begin with. slope: see ``Forecast.slope``. trims: whether other weights are tried.
+        """shares: found at this or another gain, or foretold. aim: bytes wanted, with filters.
+        weight: to begin with. whole: what all stripes are foretold to take at the weight of 1,
+        without filters; 0 if that is not foretold. slope: see ``Forecast.slope``. trims: whether
+        other weights are tried.
         """
-        self.shares = list(shares) if stripes > 1 else [1.0]
+        self.shares = list(shares)
         self.weight = weight
         self.sizes: dict[float, float] = {}
-        self._first = stripes > 1 and not shares
-        self._stripes, self._aim, self._slope, self._trims = stripes, aim, slope, trims
+        self._aim, self._slope, self._trims = aim, slope, trims
+        self._whole, self._firm = whole, _FIRM if whole else 0.0
         self._tried: dict[float, float] = {}  # of the latents of this stripe
         self._took: list[float] = []  # all of those above
         self._usual: list[float] = []  # and at the weight of 1
@@ -232,66 +270,74 @@ class Course:
         """
         fixed = ahead - sum(self._took)
         number, rest = len(self._took), self._aim - filters - sum(self._took)
-        last = number == self._stripes - 1
+        last = number == len(self.shares) - 1
         self._tried[self.weight] = max(latents, LEAST)
-        share = 1.0 if last or self._first else self.shares[number] / sum(self.shares[number:])
+        usual = [*self._usual, self._ordinary(fixed, self._share * rest)]
+        share = usual[-1] / (usual[-1] + self._below(usual))
         wanted = max(share * rest - fixed, LEAST)
-        self._note(fixed, wanted, last)
+        self._note(fixed, usual, last)
         near = _SURE * CLOSE * self._aim
         if not last:
             near = near / 3 + _LOOSE * max((1 - share) * rest, 0)
-        if self._trims and (last or not self._first) and abs(latents - wanted) > near:
-            bold = number > 0 and not self._first
-            following = weight(self._tried, wanted, self._slope, bold=bold)
-            if following is not None and not (self._first and abs(following) > _SLIGHT):
+        if self._trims and abs(latents - wanted) > near:
+            following = weight(self._tried, wanted, self._slope, bold=number > 0)
+            if following is not None:
                 self.weight = following
                 return False
             if last or number == 0:
                 raise MissedError
         steepness = max(_steepness(self._tried, wanted, self._slope), _GAINS * self._slope)
         self._took.append(fixed + latents)
-        self._usual.append(self._ordinary(fixed, wanted))
+        self._usual = usual
         self._above += fixed
         self._tried = {}
-        if self._trims and not self._first and not last:
+        if self._trims and not last:
             self.weight = self._expected(self._aim - filters, steepness)
         return True
 
     def again(self, filters: float) -> float | None:
         """The logarithm of the weight for another encoding at the gain; None if there is none."""
-        if self._stripes > 1 and not self._first:
+        if len(self.shares) > 1:
             return None  # each stripe had what there is
         fixed = min(self._fixed, *self.sizes.values()) - LEAST
         sizes = {tried: size - fixed for tried, size in self.sizes.items()}
-        found = weight(sizes, max(self._aim - filters - fixed, LEAST), self._slope)
-        return None if self._stripes > 1 and found is not None and abs(found) > _FAR else found
+        return weight(sizes, max(self._aim - filters - fixed, LEAST), self._slope)
+
+    @property
+    def _share(self) -> float:
+        """Of what is left for this stripe and those below it, that of this one."""
+        number = len(self._took)
+        return self.shares[number] / sum(self.shares[number:])
+
+    def _below(self, usual: Sequence[float]) -> float:
+        """What stripes take at the weight of 1, below those that take so much."""
+        known = sum(self.shares[: len(usual)])
+        whole = (sum(usual) + self._firm * self._whole) / (known + self._firm)
+        return sum(self.shares[len(usual) :]) * whole
 
     def _expected(self, aim: float, steepness: float) -> float:
         """The logarithm of the weight at which the next stripe may take its share.
 
         aim: bytes wanted of all stripes.
         """
-        number = len(self._took)
-        usual = self.shares[number] * sum(self._usual) / sum(self.shares[:number])
-        rest = max(aim - sum(self._took), LEAST)
-        wanted = self.shares[number] / sum(self.shares[number:]) * rest
-        fixed = self._above / number
+        wanted = self._share * max(aim - sum(self._took), LEAST)
+        usual = self._share * self._below(self._usual)
+        fixed = self._above / len(self._took)
         ratio = max(wanted - fixed, LEAST) / max(usual - fixed, LEAST)
         return min(max(math.log(ratio) / steepness, LIGHTEST), HEAVIEST)
 
     def _ordinary(self, fixed: float, wanted: float) -> float:
-        """What a stripe takes at the weight of 1."""
-        steepness = _steepness(self._tried, wanted, self._slope)
+        """What a stripe takes at the weight of 1. wanted: bytes, ``fixed`` ones among them."""
+        steepness = _steepness(self._tried, max(wanted - fixed, LEAST), self._slope)
         near = min(self._tried, key=abs)
         return fixed + self._tried[near] * math.exp(-steepness * near)
 
-    def _note(self, fixed: float, wanted: float, last: bool) -> None:
-        """What is known with a stripe's latents."""
-        usual = [*self._usual, self._ordinary(fixed, wanted)]
+    def _note(self, fixed: float, usual: Sequence[float], last: bool) -> None:
+        """What is known with a stripe's latents. usual: of it and those above."""
+        known = sum(self.shares[: len(usual)])
+        self.sizes[0.0] = sum(usual) + self._below(usual)
+        self._fixed = (self._above + fixed) / known
         if last:
             self.shares = [each / sum(usual) for each in usual]
-        if self.shares:
-            known = sum(self.shares[: len(usual)])
-            self.sizes[0.0], self._fixed = sum(usual) / known, (self._above + fixed) / known
-        if self._stripes == 1:
+        if len(self.shares) == 1:
             self.sizes[self.weight] = fixed + self._tried[self.weight]
