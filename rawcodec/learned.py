@@ -69,7 +69,7 @@ _LIKE = 3 * FINE
 _PROBES = 2
 """How often a sample tells where to begin: another time where the first was far off."""
 
-_NEAR = FINE // 2
+_NEAR = 20
 """How many gains apart a sample tells enough."""
 
 _AMPLE = 1.02
@@ -148,7 +148,8 @@ class AimedEncoder:
         self._filters = 0.0  # bytes that they take, as far as is known
         self._payload = b""
         self._tries = 0
-        self._shares = [1.0]  # of the bytes, those of each stripe
+        self._shares: Sequence[float] = ()  # of the bytes, those of each stripe
+        self._steepness: Sequence[float] = ()  # of each stripe, see target.Course
 
     def refine(self, stripes: Stripes) -> Iterator[Refined]:
         """What the decoder will make of each stripe.
@@ -161,39 +162,40 @@ class AimedEncoder:
         yield from self._aimed(stripes)
 
     def _aimed(self, stripes: Stripes) -> list[Refined]:
-        model = _model(self._path)
-        forecast = target.Forecast(stripes, self._raw, model.forward, model.steps[:, 0].numpy())
-        first = self._probed(stripes, forecast)
+        forecast, first = self._probed(stripes)
         gain: int | None = first
         whole = forecast.bits(first) / 8
         while gain is not None and self._tries < _TRIES:
-            found = self._at(stripes, gain, forecast.slope(gain), whole)
+            found = self._at(stripes, gain, whole)
             if found is not None:
                 return found
             usual = {tried: sizes[0] for tried, sizes in self._sizes.items()}
-            gain, whole = target.better(forecast, usual, self._rest), 0.0
+            gain, whole = target.better(forecast, usual, self._rest, self._steep), 0.0
         return self._nearest(stripes)
 
-    def _probed(self, stripes: Stripes, forecast: target.Forecast) -> int:
-        """The gain to begin with; the forecast is corrected by what a sample takes.
+    def _probed(self, stripes: Stripes) -> tuple[target.Forecast, int]:
+        """What gains are foretold to take, and that to begin with.
 
-        Filters ahead of latents, and the shares of stripes, are known then.
+        Filters ahead of latents, and what is foretold of each stripe, are known then.
         """
-        gain = self._fitted_at = forecast.gain(8 * self._aim)
-        probe = Probe(self._runner(gain), stripes, self._raw, RateMeter)
-        self._fitted = {
-            2 * len(stripes.colours) * stripe: filter_
-            for stripe, filter_ in enumerate(probe.filters)
-        }
+        model, sites = _model(self._path), sum(math.prod(raw.shape) for raw in self._raw)
+        errors, steps = target.tone_errors(stripes, self._raw, model.forward), model.steps[:, 0]
+        forecast = target.Forecast(errors, sites, steps.numpy(), target.OF_TONE)
+        self._fitted_at = forecast.gain(8 * self._aim)
+        probe = Probe(self._runner(self._fitted_at), stripes, self._raw, RateMeter)
+        planes = len(stripes.colours)
+        self._fitted = {2 * planes * number: each for number, each in enumerate(probe.filters)}
         self._know_filters(stripes)
+        forecast = target.Forecast(probe.errors, sites, steps.numpy(), target.OF_PREDICTION)
+        gain = forecast.gain(8 * _AMPLE * self._rest)
         for _ in range(_PROBES):
-            sizes = probe.sizes(self._runner(gain))
+            sizes, self._steepness = zip(*probe.look(self._runner(gain)), strict=True)
             self._shares = [size / sum(sizes) for size in sizes]
-            forecast.correct(gain, 8 * sum(sizes))
+            forecast.correct(gain, 8 * sum(sizes), self._steep)
             looked, gain = gain, forecast.gain(8 * _AMPLE * self._rest)
             if abs(gain - looked) <= _NEAR:
                 break
-        return gain
+        return forecast, gain
 
     def payload(self) -> bytes:
         """The chunk's payload, once all stripes are refined."""
@@ -205,6 +207,11 @@ class AimedEncoder:
         return max(self._aim - self._filters, LEAST)
 
     @property
+    def _steep(self) -> float:
+        """The steepness of all stripes."""
+        return float(np.dot(self._shares, self._steepness))
+
+    @property
     def _fits(self) -> bool:
         return len(self._payload) <= self._size or not self._at_most
 
@@ -212,16 +219,16 @@ class AimedEncoder:
     def _is_right(self) -> bool:
         return abs(len(self._payload) / self._aim - 1) < CLOSE and self._fits
 
-    def _at(self, stripes: Stripes, gain: int, slope: float, whole: float) -> list[Refined] | None:
+    def _at(self, stripes: Stripes, gain: int, whole: float) -> list[Refined] | None:
         """The planes at a gain, with weights that make what is wanted; None if there are none.
 
-        slope, whole: see ``target.Course``.
+        whole: see ``target.Course``.
         """
         weight: float | None = 0.0
         for _ in range(_PASSES):
             if weight is None or self._tries >= _TRIES:
                 break
-            course = target.Course(self._shares, self._aim, weight, whole=whole, slope=slope)
+            course = self._course(weight, whole=whole)
             with contextlib.suppress(target.MissedError):
                 found = self._encoded(stripes, gain, course)
                 if self._is_right:
@@ -264,6 +271,10 @@ class AimedEncoder:
         self._know_filters(stripes)
         return decoded
 
+    def _course(self, weight: float, *, whole: float = 0.0, trims: bool = True) -> target.Course:
+        given = self._shares, self._steepness, self._aim, weight
+        return target.Course(*given, whole=whole, trims=trims)
+
     def _runner(self, gain: int) -> Runner:
         return runner(self._path, gain // FINE, self._device, gain % FINE)
 
@@ -292,7 +303,7 @@ class AimedEncoder:
             tried = [each for each in tried if each[0] <= self._rest] or tried
         _, gain, weight = min(tried, key=lambda each: abs(math.log(each[0] / self._rest)))
         while True:
-            course = target.Course(self._shares, self._aim, weight, trims=False)
+            course = self._course(weight, trims=False)
             decoded = self._encoded(stripes, gain, course)
             if self._fits or gain == 0:
                 break

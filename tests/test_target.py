@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pairs import Pair
 from test_cli import EXAMPLES, rawcodec_, refused
-from test_latents import one_stripe
 from test_learned import pair_of
 
 import rawcodec
 from rawcodec.errors import QualityError
 from rawcodec.model import config, target
 from rawcodec.model.config import FINE, RATES
-from rawcodec.model.view import PlaneView
+from rawcodec.model.view import PlaneView, Stripes
 
 RAW, JPEG = EXAMPLES / "photo.dng", EXAMPLES / "photo.jpg"
 
@@ -39,7 +39,9 @@ STEPS = 4000 * 2 ** (-np.arange(RATES) / 4)
 
 def foretold(spread: float, size: tuple[int, int] = (640, 960)) -> target.Forecast:
     view, raw = noisy(*size, spread)
-    return target.Forecast(one_stripe([view]), [raw], np.arange(46_341), STEPS)
+    stripes = Stripes([], [], lambda rows: [replace(view, tone=view.tone[rows])])
+    errors = target.tone_errors(stripes, [raw], np.arange(46_341))
+    return target.Forecast(errors, raw.size, STEPS, target.OF_TONE)
 
 
 @pytest.mark.parametrize("bpp", [0.05, 0.4, 1.5])
@@ -56,26 +58,17 @@ def test_the_slope_foretold_is_that_of_the_gains_foretold() -> None:
         assert forecast.slope(gain) == pytest.approx(1 / (above - below), rel=0.2)
 
 
-def test_what_is_found_at_a_gain_corrects_the_others() -> None:
-    forecast, before = foretold(200), foretold(200)
-    forecast.correct(200, 1.5 * before.bits(200))
-    assert forecast.bits(200) == pytest.approx(1.5 * before.bits(200))
-    assert forecast.bits(300) == pytest.approx(1.5 * before.bits(300))
-    forecast.correct(240, 1.2 * before.bits(240))
-    for gain, factor in ((100, 1.5), (200, 1.5), (240, 1.2), (400, 1.2)):
-        assert forecast.bits(gain) == pytest.approx(factor * before.bits(gain))
-        assert forecast.gain(factor * before.bits(gain)) == gain
-    assert 1.2 < forecast.bits(220) / before.bits(220) < 1.5
-
-
-def test_a_finer_gain_never_takes_less() -> None:
-    """Even where two that are near each other seem to tell that."""
+@pytest.mark.parametrize("steepness", [0.6, 1.0, 2.0])
+def test_what_is_found_at_a_gain_corrects_the_others(steepness: float) -> None:
     forecast = foretold(200)
-    bits = forecast.bits(300)
-    forecast.correct(300, bits)
-    forecast.correct(301, 0.7 * bits)
-    assert forecast.bits(301) == forecast.bits(300) == pytest.approx(bits)
-    assert 0 <= forecast.gain(bits) <= target.FINEST
+    bits = 1.5 * forecast.bits(240)
+    forecast.correct(240, bits, steepness)
+    assert forecast.bits(240) == pytest.approx(bits)
+    assert forecast.gain(bits) == 240
+    # as 25 gains change them, so does twice the weight
+    assert forecast.slope(240) == pytest.approx(steepness / 25)
+    assert forecast.bits(253) == pytest.approx(bits * 2 ** (13 * steepness / 25), rel=0.1)
+    assert all(forecast.bits(gain) <= forecast.bits(gain + 1) for gain in range(target.FINEST))
 
 
 def test_any_photo_has_a_gain_to_begin_with() -> None:
@@ -96,7 +89,7 @@ def curve(slope: float, offset: float) -> Callable[[int], float]:
     return lambda gain: 2 ** (offset + slope * gain / FINE)
 
 
-def tried(sizes_of: Callable[[int], float], aim: float) -> dict[int, float]:
+def tried(sizes_of: Callable[[int], float], aim: float, steepness: float = 1.0) -> dict[int, float]:
     """The gains that are tried on a photo, in order, until none is left that may be better."""
     forecast = foretold(200)
     sizes: dict[int, float] = {}
@@ -104,20 +97,21 @@ def tried(sizes_of: Callable[[int], float], aim: float) -> dict[int, float]:
     while gain is not None and len(sizes) < 30:
         assert gain not in sizes and 0 <= gain <= target.FINEST
         sizes[gain] = round(sizes_of(gain))
-        gain = target.better(forecast, sizes, aim)
+        gain = target.better(forecast, sizes, aim, steepness)
     assert gain is None
     return sizes
 
 
 @pytest.mark.parametrize("slope", [0.2, 0.5, 0.9])
-@pytest.mark.parametrize("offset", [3, 9])
+@pytest.mark.parametrize("offset", [5, 9])
 def test_a_gain_is_found_in_a_few_trials(slope: float, offset: float) -> None:
     """One whose bytes a lighter weight makes the wanted ones."""
     sizes_of = curve(slope, offset)
     for wanted in (40, 260, 300, 431):
         aim = sizes_of(wanted)
-        off = [abs(math.log(size / aim / 1.08)) for size in tried(sizes_of, aim).values()]
-        assert min(off[:4]) < 0.05
+        for steepness, ample in ((0.0, 1.0), (0.5, 1.06), (2.0, 1.08)):
+            sizes = tried(sizes_of, aim, steepness).values()
+            assert min(abs(math.log(size / aim / ample)) for size in list(sizes)[:4]) < 0.05
 
 
 def test_what_is_out_of_reach_ends_at_the_last_gain() -> None:
@@ -138,7 +132,7 @@ def test_around_a_jump_the_gains_next_to_it_are_tried() -> None:
 def test_a_weight_is_found_in_a_few_trials(steepness: float, off: float) -> None:
     sizes = {0.0: 1000 * off}
     while abs(math.log(min(sizes.values(), key=lambda size: abs(size - 1000)) / 1000)) > 0.02:
-        found = target.weight(sizes, 1000, slope=0.03)
+        found = target.weight(sizes, 1000, 0.75)
         assert found is not None and found not in sizes
         assert target.LIGHTEST <= found <= target.HEAVIEST
         sizes[found] = 1000 * off * math.exp(steepness * found)
@@ -147,13 +141,13 @@ def test_a_weight_is_found_in_a_few_trials(steepness: float, off: float) -> None
 
 def test_a_size_that_is_far_off_is_for_another_gain() -> None:
     for size in (100, 400, 3000, 1e5):
-        assert target.weight({0.0: size}, 1000, slope=0.03) is None
+        assert target.weight({0.0: size}, 1000, 0.75) is None
     # no weight has changed much
-    assert target.weight({0.0: 1200, -0.2: 1190}, 1000, slope=0.03) is None
+    assert target.weight({0.0: 1200, -0.2: 1190}, 1000, 0.75) is None
 
 
 def test_an_end_is_put_to_weights_that_do_not_come_near() -> None:
-    assert target.weight({0.0: 1100, -0.1: 930, -0.05: 1080, -0.07: 920}, 1000, 0.03) is None
+    assert target.weight({0.0: 1100, -0.1: 930, -0.05: 1080, -0.07: 920}, 1000, 0.75) is None
 
 
 # Stripes
@@ -182,6 +176,8 @@ class Photo:
 
 
 EVEN = Photo((500, 4000, 0.6), (500, 3500, 0.9), (300, 4200, 0.5))
+GUESS = [0.75] * 3
+"""What is told of how steep stripes are."""
 UNEVEN = Photo((4000, 8000, 0.5), (200, 300, 2.0))
 
 
@@ -190,7 +186,7 @@ UNEVEN = Photo((4000, 8000, 0.5), (200, 300, 2.0))
 def test_stripes_whose_shares_are_known_take_what_is_wanted(photo: Photo, off: float) -> None:
     usual = [fixed + latents for fixed, latents, _ in photo.stripes]
     aim = 700 + off * sum(usual)
-    course = target.Course([each / sum(usual) for each in usual], aim, 0.0, slope=0.03)
+    course = target.Course([each / sum(usual) for each in usual], GUESS, aim, 0.0)
     size, weights = photo.coded(course, 700)
     assert abs(size / aim - 1) < 0.05
     assert all(target.LIGHTEST <= weight <= target.HEAVIEST for weight in weights)
@@ -206,7 +202,7 @@ def test_stripes_whose_shares_are_foretold_take_what_is_wanted(
     expected = [each * factor for each, factor in zip(usual, off, strict=True)]
     aim = 700 + wanted * sum(usual)
     shares = [each / sum(expected) for each in expected]
-    course = target.Course(shares, aim, 0.0, whole=sum(expected), slope=0.03)
+    course = target.Course(shares, GUESS, aim, 0.0, whole=sum(expected))
     size, weights = EVEN.coded(course, 700)
     assert abs(size / aim - 1) < 0.05
     assert course.shares == pytest.approx([each / sum(usual) for each in usual], rel=0.1)
@@ -216,16 +212,16 @@ def test_stripes_whose_shares_are_foretold_take_what_is_wanted(
 def test_a_small_stripe_above_tells_little_of_a_large_one_below() -> None:
     """Where it takes twice what was foretold, the others need not."""
     photo, aim = Photo((10, 190, 0.6), (500, 9300, 0.6)), 10_000
-    course = target.Course([0.01, 0.99], aim, 0.0, whole=aim, slope=0.03)
+    course = target.Course([0.01, 0.99], GUESS, aim, 0.0, whole=aim)
     assert course.take(10, 190, 0)
     assert abs(course.weight) < 0.1
-    size, weights = photo.coded(target.Course([0.01, 0.99], aim, 0.0, whole=aim, slope=0.03), 0)
+    size, weights = photo.coded(target.Course([0.01, 0.99], GUESS, aim, 0.0, whole=aim), 0)
     assert abs(size / aim - 1) < 0.05
     assert weights[0] == 0 and abs(weights[1]) < 0.1
 
 
 def test_a_stripe_that_no_weight_brings_near_is_for_another_gain() -> None:
-    course = target.Course([0.5, 0.5], 3000, 0.0, slope=0.03)
+    course = target.Course([0.5, 0.5], GUESS, 3000, 0.0)
     with pytest.raises(target.MissedError):
         Photo((100, 9000, 0.6), (100, 9000, 0.6)).coded(course, 0)
     assert course.sizes[0.0] == pytest.approx(18_200)
@@ -233,7 +229,7 @@ def test_a_stripe_that_no_weight_brings_near_is_for_another_gain() -> None:
 
 
 def test_a_weight_that_is_given_stays() -> None:
-    course = target.Course([0.2, 0.5, 0.3], 3000, -0.3, trims=False)
+    course = target.Course([0.2, 0.5, 0.3], GUESS, 3000, -0.3, trims=False)
     assert EVEN.coded(course, 0)[1] == [-0.3] * 3
     assert course.weight == -0.3
 

@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,6 +35,9 @@ _MOST = 8
 _TALL, _WIDE = 2 * HYPER_BLOCK, 256
 """Sites of a tile, about: small ones are spread better, large ones have fewer wrong neighbours."""
 
+_LIGHTER = math.log(0.75)
+"""The logarithm of the weight that tells what weights change."""
+
 _LITTLE = 1e-9
 """Bits a site that there are where there are no errors."""
 
@@ -46,6 +49,17 @@ class Meter(EntropyCoder, Protocol):
     """Adds up what symbols take."""
 
     bits: float
+
+
+class Glimpse(NamedTuple):
+    """What a stripe may take at a gain.
+
+    size: bytes, without filters. steepness: how the logarithm of its latents' bytes changes with
+    that of the distortion weight.
+    """
+
+    size: float
+    steepness: float
 
 
 @dataclass(frozen=True)
@@ -67,26 +81,30 @@ class _Sample:
     all_errors: np.ndarray
     times: float
 
-    def bits(self, run: Runner, meter: Meter) -> float:
-        """What the stripe takes at a gain, without filters. meter: one that has heard nothing."""
+    def look(self, run: Runner, meter: Callable[[], Meter]) -> Glimpse:
+        """What the stripe takes at a gain. meter: makes one that has heard nothing."""
         codec = PlaneCodec(run, PlaneInputs(self.plane, None), None)
         codec.prediction = self.prediction
-        latents = functools.partial(codec.wanted, self.raw)
-        coder = TableCoder(run.model.tables, meter, latents)
+        tables, latents = run.model.tables, functools.partial(codec.wanted, self.raw)
         hyper, means = quantise(codec.analyse(self.raw)[0].numpy())
+        usual, lighter = meter(), meter()
+        coder = TableCoder(tables, usual, latents)
         codec.know(coder.code_hyper(hyper, means, codec.hyper_shape, run.hyper_scale))
-        codec.code(coder)
+        before = usual.bits
+        codec.code(coder, again=True)
+        codec.code(TableCoder(tables, lighter, latents, math.exp(_LIGHTER)))
         step = float(run.steps[0, 0])
-        here, all_ = (
-            float(worth(errors, step).mean()) + _LITTLE for errors in (self.errors, self.all_errors)
-        )
-        return self.ahead + meter.bits * self.times * all_ / here
+        all_, here = (worth(errors, step) + _LITTLE for errors in (self.all_errors, self.errors))
+        change = (lighter.bits + 1) / (usual.bits - before + 1)
+        size = self.ahead + usual.bits * self.times * all_ / here
+        return Glimpse(max(size / 8, LEAST), math.log(change) / _LIGHTER)
 
 
 class Probe:
     """Samples of all stripes of a photo.
 
-    filters: of the first plane of each stripe, that ahead of the latents.
+    filters: of the first plane of each stripe, that ahead of the latents. errors: of blocks, as
+    there are ahead of latents, float32 (n,).
     """
 
     def __init__(
@@ -105,10 +123,11 @@ class Probe:
             for rows, planes in stripes
         ]
         self.filters = [sample.filter for sample in self._samples]
+        self.errors = np.concatenate([sample.all_errors for sample in self._samples])
 
-    def sizes(self, run: Runner) -> list[float]:
-        """Bytes that each stripe takes at a gain, without filters."""
-        return [max(each.bits(run, self._meter()) / 8, LEAST) for each in self._samples]
+    def look(self, run: Runner) -> list[Glimpse]:
+        """What each stripe takes at a gain."""
+        return [sample.look(run, self._meter) for sample in self._samples]
 
 
 def _sample(

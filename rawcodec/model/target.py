@@ -37,8 +37,9 @@ _FIRM = 0.5
 LEAST = 32
 """Bytes that no payload is smaller than."""
 
-_LEAN = 1.08
-"""Of the wanted bits, how many a gain is to take: lighter weights lead farther than heavier."""
+_LEAN, _LEANEST = 0.11, 1.08
+"""Bits that a gain is to take are those that this logarithm of a weight, made lighter, changes to
+the wanted ones: lighter weights lead farther than heavier. And how many times as many, at most."""
 
 _GAINS = 25
 """Gains that change the bits of latents as much as twice the distortion weight does."""
@@ -52,12 +53,12 @@ _TRIMS = 4
 _FLAT, _SHARP = 0.15, 3.0
 """Of the logarithm of weights, how much that of bits changes at least, and at most."""
 
-_STRIDE = 4
-"""What is foretold for a photo is so from one in so many rows of blocks."""
+_STRIDE = 8
+"""Errors of the tone layer are those of one in so many rows of blocks."""
 
-_WORTH = 0.78, 0.2
-"""Of the root of a photo's bits a site, and of these, what theory has the tone layer's errors take:
-six photos at four gains each."""
+OF_TONE, OF_PREDICTION = (0.78, 0.2), (0.65, 0.2)
+"""Of the root of a photo's bits a site, and of these, what theory has errors take: those of the
+tone layer, and those that are left ahead of latents. Of four to six photos at four gains each."""
 
 _SLOPE = 0.5 / FINE
 """Doublings of the bits from one gain to the next, of usual photos."""
@@ -65,32 +66,22 @@ _SLOPE = 0.5 / FINE
 _STEEP = 3
 """How much steeper, or flatter, that may be."""
 
+_SLOWEST = 0.6
+"""And flatter than theory has it: where there are many bits, weights tell little of gains."""
+
 
 class Forecast:
-    """Bits by gain, as the errors of the tone layer foretell them, and what is found later."""
+    """Bits by gain, as errors foretell them, and what is found later."""
 
     def __init__(
-        self,
-        stripes: Stripes,
-        raws: Sequence[SiteRows],
-        forward: np.ndarray,
-        steps: np.ndarray,
+        self, errors: np.ndarray, sites: int, steps: np.ndarray, share: tuple[float, float]
     ) -> None:
-        """raws: of each plane, companded. forward: to the residual's domain. steps:
-        (33,), of the latents at each rate, there.
+        """errors: (n,), of blocks. sites: how many all planes have. steps: (33,), of the latents at
+        each rate, in the residual's domain. share: ``OF_TONE`` or ``OF_PREDICTION``.
         """
-        errors = np.concatenate(
-            [
-                block_errors(plane.tone, RowsFrom(raw, rows), forward, _STRIDE)
-                for rows, planes in stripes
-                for plane, raw in zip(planes, raws, strict=True)
-            ]
-        )
-        found = np.array([_worth(_theory(errors, step).mean()) for step in steps.astype(float)])
-        by_rate = np.log2(found + 1e-12) + math.log2(sum(math.prod(raw.shape) for raw in raws))
-        self._theory = np.interp(np.arange(FINEST + 1), FINE * np.arange(RATES), by_rate)
-        self._log_bits = self._theory
-        self._off: dict[int, float] = {}  # doublings beyond it, of gains that are known
+        found = [_worth(_theory(errors, step).mean(), share) for step in steps.astype(float)]
+        by_rate = np.log2(np.array(found) + 1e-12) + math.log2(sites)
+        self._log_bits = np.interp(np.arange(FINEST + 1), FINE * np.arange(RATES), by_rate)
 
     def gain(self, bits: float) -> int:
         """The gain that takes about so many bits, rather more, 0..``FINEST``."""
@@ -100,16 +91,14 @@ class Forecast:
         """About what a gain takes."""
         return math.pow(2, self._log_bits[gain])
 
-    def correct(self, gain: int, bits: float) -> None:
-        """Foretell so many bits at a gain, which holds for others as far as no nearer one is known.
+    def correct(self, gain: int, bits: float, steepness: float) -> None:
+        """Foretell so many bits at a gain, and others as far as that tells of theirs.
 
-        Between two that are known, it fades from the one to the other.
+        steepness: how their logarithm changes with that of the distortion weight.
         """
-        self._off[gain] = math.log2(bits) - float(self._theory[gain])
-        known = sorted(self._off)
-        off = np.interp(np.arange(FINEST + 1), known, [self._off[each] for each in known])
-        # never less with a finer gain, whatever was seen of two that are near each other
-        self._log_bits = np.maximum.accumulate(self._theory + off)
+        theory = self._log_bits - self._log_bits[gain]
+        faster = steepness / _GAINS / self.slope(gain)
+        self._log_bits = math.log2(bits) + min(max(faster, _SLOWEST), _STEEP) * theory
 
     def slope(self, gain: int) -> float:
         """Doublings of the bits from one gain to the next, around one."""
@@ -117,27 +106,44 @@ class Forecast:
         return _bounded(float(self._log_bits[high] - self._log_bits[low]) / (high - low))
 
 
-def worth(errors: np.ndarray, step: float) -> np.ndarray:
-    """Bits a site that blocks take at a step of the latents, by theory, (n,).
+def worth(errors: np.ndarray, step: float) -> float:
+    """Bits a site that the errors of a prediction may take, block by block.
 
-    errors: see ``block_errors``.
+    errors: see ``block_errors``. step: of the latents.
     """
-    bits: np.ndarray = _worth(_theory(errors, step))
-    return bits
+    return float(_worth(_theory(errors, step), OF_PREDICTION).mean())
 
 
 def _theory(errors: np.ndarray, step: float) -> np.ndarray:
-    """What the errors of a place would take by the rate-distortion function of a Gaussian."""
+    """What errors would take by the rate-distortion function of a Gaussian, bits a site."""
     return np.log2(1 + 6 * errors / step**2) / 2
 
 
-def _worth(theory: np.ndarray) -> np.ndarray:
-    """The bits a site of which theory has it that they are so many: see ``_WORTH``."""
-    root, whole = _WORTH  # theory is root * sqrt(bpp) + whole * bpp
+def _worth(theory: np.ndarray, share: tuple[float, float]) -> np.ndarray:
+    """The bits a site of which theory has it that they are so many: see ``OF_TONE``."""
+    root, whole = share  # theory is root * sqrt(bpp) + whole * bpp
     return np.square((np.sqrt(root**2 + 4 * whole * theory) - root) / (2 * whole))
 
 
-def block_errors(tone: np.ndarray, raw: SiteRows, forward: np.ndarray, stride: int) -> np.ndarray:
+def tone_errors(stripes: Stripes, raws: Sequence[SiteRows], forward: np.ndarray) -> np.ndarray:
+    """The errors of the tone layer, as of ``block_errors``. raws: of each plane, companded."""
+    height = raws[0].shape[0]
+    bands = [
+        slice(top, min(top + HYPER_BLOCK, height))
+        for top in range(0, height, _STRIDE * HYPER_BLOCK)
+    ]
+    return np.concatenate(
+        [
+            block_errors(plane.tone, RowsFrom(raw, rows), forward)
+            for rows in bands
+            for plane, raw in zip(stripes.part(rows), raws, strict=True)
+        ]
+    )
+
+
+def block_errors(
+    tone: np.ndarray, raw: SiteRows, forward: np.ndarray, stride: int = 1
+) -> np.ndarray:
     """Mean squared errors of blocks, in the residual's domain: float32 (n,).
 
     What is left of a block at an edge counts as one. tone, raw: uint16 (H, W), companded. forward:
@@ -158,14 +164,16 @@ def _bounded(slope: float) -> float:
     return min(max(slope, _SLOPE / _STEEP), _STEEP * _SLOPE)
 
 
-def better(forecast: Forecast, sizes: Mapping[int, float], aim: float) -> int | None:
+def better(
+    forecast: Forecast, sizes: Mapping[int, float], aim: float, steepness: float
+) -> int | None:
     """A gain that has not been tried and may be nearer; None if there is none.
 
-    Nearer to ``_LEAN`` times ``aim`` bytes, from where a lighter weight leads to ``aim``.
+    Nearer to somewhat more than ``aim`` bytes, from where a lighter weight leads to these.
 
-    sizes: what the photo took at the gains tried.
+    sizes: what the photo took at the gains tried. steepness: see ``weight``.
     """
-    aim *= _LEAN
+    aim *= min(math.exp(_LEAN * steepness), _LEANEST)
     below = max((gain for gain, size in sizes.items() if size <= aim), default=-1)
     above = min((gain for gain, size in sizes.items() if size > aim), default=FINEST + 1)
     if above - below < 2:
@@ -185,20 +193,21 @@ def better(forecast: Forecast, sizes: Mapping[int, float], aim: float) -> int | 
 
 
 def weight(
-    sizes: Mapping[float, float], aim: float, slope: float, *, bold: bool = False
+    sizes: Mapping[float, float], aim: float, steepness: float, *, bold: bool = False
 ) -> float | None:
     """The logarithm of a distortion weight that may take nearer to ``aim`` bytes.
 
     None if another gain is to be tried.
 
     sizes: what was taken at a gain, by the logarithms of the weights tried, of which there is one.
-    slope: see ``Forecast.slope``. bold: try the last one where the right one seems to be beyond it,
-    as long as a single one was tried, which does not tell how fast sizes change.
+    steepness: how the logarithm of sizes may change with that of the weight. bold: try the last one
+    where the right one seems to be beyond it, as long as a single one was tried, which does not
+    tell how fast sizes change.
     """
     if len(sizes) == _TRIMS:
         return None
     last = _by_closeness(sizes, aim)[0]
-    guess = last + math.log(aim / sizes[last]) / _steepness(sizes, aim, slope)
+    guess = last + math.log(aim / sizes[last]) / _steepness(sizes, aim, steepness)
     near = _FARTHER * LIGHTEST < guess < _FARTHER * HEAVIEST
     if not near and not (bold and len(sizes) == 1):
         return None
@@ -206,15 +215,14 @@ def weight(
     return None if guess in sizes else guess
 
 
-def _steepness(sizes: Mapping[float, float], aim: float, slope: float) -> float:
+def _steepness(sizes: Mapping[float, float], aim: float, steepness: float) -> float:
     """How the logarithm of sizes changes with that of the weight: see ``weight``."""
     last, *others = _by_closeness(sizes, aim)
     # one on the other side if there is one: between them, no guess goes astray
     others.sort(key=lambda tried: (sizes[tried] > aim) == (sizes[last] > aim))
-    found = _GAINS * slope
     if others:
-        found = math.log(sizes[last] / sizes[others[0]]) / (last - others[0])
-    return min(max(found, _FLAT), _SHARP)
+        steepness = math.log(sizes[last] / sizes[others[0]]) / (last - others[0])
+    return min(max(steepness, _FLAT), _SHARP)
 
 
 def _by_closeness(sizes: Mapping[float, float], aim: float) -> list[float]:
@@ -239,22 +247,22 @@ class Course:
     def __init__(
         self,
         shares: Sequence[float],
+        steepness: Sequence[float],
         aim: float,
         weight: float,
         *,
         whole: float = 0.0,
-        slope: float = _SLOPE,
         trims: bool = True,
     ) -> None:
-        """shares: found at this or another gain, or foretold. aim: bytes wanted, with filters.
-        weight: to begin with. whole: what all stripes are foretold to take at the weight of 1,
-        without filters; 0 if that is not foretold. slope: see ``Forecast.slope``. trims: whether
-        other weights are tried.
+        """shares: found at this or another gain, or foretold. steepness: of each stripe, how the
+        logarithm of its latents' bytes may change with that of the weight. aim: bytes wanted, with
+        filters. weight: to begin with. whole: what all stripes are foretold to take at the weight
+        of 1, without filters; 0 if that is not foretold. trims: whether other weights are tried.
         """
         self.shares = list(shares)
         self.weight = weight
         self.sizes: dict[float, float] = {}
-        self._aim, self._slope, self._trims = aim, slope, trims
+        self._steepness, self._aim, self._trims = steepness, aim, trims
         self._whole, self._firm = whole, _FIRM if whole else 0.0
         self._tried: dict[float, float] = {}  # of the latents of this stripe
         self._took: list[float] = []  # all of those above
@@ -280,19 +288,18 @@ class Course:
         if not last:
             near = near / 3 + _LOOSE * max((1 - share) * rest, 0)
         if self._trims and abs(latents - wanted) > near:
-            following = weight(self._tried, wanted, self._slope, bold=number > 0)
+            following = weight(self._tried, wanted, self._steepness[number], bold=number > 0)
             if following is not None:
                 self.weight = following
                 return False
             if last or number == 0:
                 raise MissedError
-        steepness = max(_steepness(self._tried, wanted, self._slope), _GAINS * self._slope)
         self._took.append(fixed + latents)
         self._usual = usual
         self._above += fixed
         self._tried = {}
         if self._trims and not last:
-            self.weight = self._expected(self._aim - filters, steepness)
+            self.weight = self._expected(self._aim - filters)
         return True
 
     def again(self, filters: float) -> float | None:
@@ -301,7 +308,7 @@ class Course:
             return None  # each stripe had what there is
         fixed = min(self._fixed, *self.sizes.values()) - LEAST
         sizes = {tried: size - fixed for tried, size in self.sizes.items()}
-        return weight(sizes, max(self._aim - filters - fixed, LEAST), self._slope)
+        return weight(sizes, max(self._aim - filters - fixed, LEAST), self._steepness[0])
 
     @property
     def _share(self) -> float:
@@ -315,7 +322,7 @@ class Course:
         whole = (sum(usual) + self._firm * self._whole) / (known + self._firm)
         return sum(self.shares[len(usual) :]) * whole
 
-    def _expected(self, aim: float, steepness: float) -> float:
+    def _expected(self, aim: float) -> float:
         """The logarithm of the weight at which the next stripe may take its share.
 
         aim: bytes wanted of all stripes.
@@ -323,12 +330,15 @@ class Course:
         wanted = self._share * max(aim - sum(self._took), LEAST)
         usual = self._share * self._below(self._usual)
         fixed = self._above / len(self._took)
-        ratio = max(wanted - fixed, LEAST) / max(usual - fixed, LEAST)
-        return min(max(math.log(ratio) / steepness, LIGHTEST), HEAVIEST)
+        sizes = {0.0: max(usual - fixed, LEAST)}
+        wanted = max(wanted - fixed, LEAST)
+        steepness = _steepness(sizes, wanted, self._steepness[len(self._took)])
+        return min(max(math.log(wanted / sizes[0]) / steepness, LIGHTEST), HEAVIEST)
 
     def _ordinary(self, fixed: float, wanted: float) -> float:
         """What a stripe takes at the weight of 1. wanted: bytes, ``fixed`` ones among them."""
-        steepness = _steepness(self._tried, max(wanted - fixed, LEAST), self._slope)
+        guess = self._steepness[len(self._took)]
+        steepness = _steepness(self._tried, max(wanted - fixed, LEAST), guess)
         near = min(self._tried, key=abs)
         return fixed + self._tried[near] * math.exp(-steepness * near)
 

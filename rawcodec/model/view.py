@@ -89,6 +89,10 @@ class Stripes:
         """
         self._kept = len(self.rows) == 1
 
+    def part(self, rows: slice) -> list[PlaneView]:
+        """The planes of any rows."""
+        return self._make(rows)
+
     def __iter__(self) -> Iterator[tuple[slice, list[PlaneView]]]:
         """Rows of a stripe, and its planes."""
         for number, rows in enumerate(self.rows):
