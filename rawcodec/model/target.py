@@ -286,7 +286,7 @@ class Course:
         self._note(fixed, usual, last)
         near = _SURE * CLOSE * self._aim
         if not last:
-            near = near / 3 + _LOOSE * max((1 - share) * rest, 0)
+            near = max(near / 3 + _LOOSE * max((1 - share) * rest, 0), near * 2 / 3)
         if self._trims and abs(latents - wanted) > near:
             following = weight(self._tried, wanted, self._steepness[number], bold=number > 0)
             if following is not None:
