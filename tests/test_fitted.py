@@ -62,14 +62,6 @@ def tables(shipped: Model) -> Tables:
 
 
 @pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets the number of threads, for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     make_eager(monkeypatch)
 

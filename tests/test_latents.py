@@ -8,7 +8,7 @@ import math
 import pickle
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
@@ -904,14 +904,6 @@ def test_kernels_do_not_change_what_is_decoded(stream: tuple[Model, Stream], ker
         pytest.skip("this machine has no such kernel")
     model, given = stream
     check_decodes(Runner(model, given.rate, kernel, "cpu"), given.planes, given.coded)
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets PyTorch's threads, until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

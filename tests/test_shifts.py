@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,14 +47,6 @@ pytestmark = pytest.mark.usefixtures("no_overflow")
 @pytest.fixture(scope="module")
 def tables() -> Tables:
     return load_model(shipped_path()).tables
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets PyTorch's threads, until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def inherited(shifts: np.ndarray, cells: Cells) -> np.ndarray:

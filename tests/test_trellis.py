@@ -42,14 +42,6 @@ def tables() -> Tables:
     return load_model(shipped_path()).tables
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    """Sets PyTorch's threads, until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def short_lanes(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     """Lanes of so few latents that all of their paths can be tried."""
     monkeypatch.setattr(trellis, "LANE", length)
